@@ -1,0 +1,114 @@
+"""The one error tree. Messages say what happened, to what, and what to do.
+
+::
+
+    NovawfError
+    ├── UserError                 the caller's input is at fault; trying again does not help
+    │   ├── InvalidTask           a task breaks a rule; names the field
+    │   ├── InvalidConfig         a setting breaks a rule; names the key
+    │   ├── InvalidImport         a file to import breaks a rule; names file and line
+    │   ├── NotFound              no such task or Nova
+    │   ├── StoreAuthFailed       the store refused the password
+    │   ├── PortInUse             somebody else listens there
+    │   └── HomeInUse             another supervisor owns this home; names its pid
+    ├── OutOfReach                nothing to talk to; trying again later may help
+    │   ├── StoreUnreachable      the store does not answer
+    │   └── FleetNotRunning       no fleet at this home
+    ├── Refused                   the state of the thing forbids it now; names that state
+    ├── Fenced                    a stale owner's write was refused; the work belongs to another
+    └── Internal                  our own fault
+        ├── IllegalTransition     an event that the state's table does not know
+        ├── CorruptState          what the store holds is not what we wrote
+        └── ExecutorLost          the keeper or worker that ran the work went away
+
+Exit codes of the command line (architecture §6): `UserError` 2, `OutOfReach` 3, the rest 1.
+Foreign exceptions (redis, Ray, OSError) do not leave the adapter that met them.
+"""
+
+from __future__ import annotations
+
+
+class NovawfError(Exception):
+    """Root of all errors this project raises on purpose."""
+
+    exit_code = 1
+
+
+class UserError(NovawfError):
+    """The caller's input is at fault."""
+
+    exit_code = 2
+
+
+class InvalidTask(UserError):
+    """A task breaks a rule of the model or of the protocol."""
+
+    def __init__(self, field: str, rule: str) -> None:
+        super().__init__(f"{field}: {rule}")
+        self.field = field
+        self.rule = rule
+
+    def __reduce__(self) -> tuple[type[InvalidTask], tuple[str, str]]:
+        return (InvalidTask, (self.field, self.rule))
+
+
+class InvalidConfig(UserError):
+    """A setting is unknown or breaks a rule."""
+
+
+class InvalidImport(UserError):
+    """A file to import is broken; nothing of it was submitted."""
+
+
+class NotFound(UserError):
+    """No such task or Nova."""
+
+
+class StoreAuthFailed(UserError):
+    """The store refused the password."""
+
+
+class PortInUse(UserError):
+    """The port that was asked for is taken."""
+
+
+class HomeInUse(UserError):
+    """Another supervisor owns this home or this store."""
+
+
+class OutOfReach(NovawfError):
+    """There is nothing to talk to."""
+
+    exit_code = 3
+
+
+class StoreUnreachable(OutOfReach):
+    """The store does not answer."""
+
+
+class FleetNotRunning(OutOfReach):
+    """No fleet runs at this home."""
+
+
+class Refused(NovawfError):
+    """The state of the thing forbids what was asked."""
+
+
+class Fenced(NovawfError):
+    """A write under a stale epoch was refused."""
+
+
+class Internal(NovawfError):
+    """Our own fault."""
+
+
+class IllegalTransition(Internal):
+    """A state machine met an event its table does not know."""
+
+
+class CorruptState(Internal):
+    """The store holds something that we did not write."""
+
+
+class ExecutorLost(Internal):
+    """The keeper or the worker that ran the work went away."""
