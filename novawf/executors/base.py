@@ -1,0 +1,95 @@
+"""What an executor is given, what it may report meanwhile, and what it answers.
+
+Not here: any executor, and who decides about retries. An executor never raises for what the work
+did: a failing command, a crash or a missing function are an `Outcome`. It raises only for our own
+faults, and even a keeper that went away is the outcome `lost`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+Cause = Literal["", "failed", "timeout", "cancelled", "crash", "not_found", "lost"]
+"""Why work did not succeed; empty when it did.
+
+* ``failed``: it ran and said so (exit code, exception).
+* ``timeout``: it exceeded `Work.timeout_s`; its tree was ended.
+* ``cancelled``: the cancel event was set; its tree was ended.
+* ``crash``: it died of a signal it was not sent by us, or its worker process went away.
+* ``not_found``: the program, module or function does not exist or cannot be loaded.
+* ``lost``: the keeper went away (its tree with it); nothing is known about how far it came.
+"""
+
+STDOUT_TAIL_BYTES = 8192
+"""The most that `Outcome.stdout_tail` holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One attempt at one task, as an executor needs it.
+
+    `stamp` names the owner and its epoch ("torch:7"): the supervisor asks the keeper server to
+    confirm that nothing under a dead owner's stamp is left.
+    """
+
+    task_id: str
+    attempt: int
+    nova: str
+    stamp: str
+    log_path: str
+    argv: tuple[str, ...] | None = None
+    callable: str | None = None
+    args: tuple[Any, ...] = ()
+    cwd: str | None = None
+    env: Mapping[str, str] | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended. `results` is JSON-serialisable; `error` is one line for people."""
+
+    ok: bool
+    cause: Cause = ""
+    error: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    results: Any = None
+    stdout_tail: str = ""
+    duration_s: float = 0.0
+    output_bytes: int = 0
+
+
+class Report(Protocol):
+    """What running work tells its Nova. All methods are called on the Nova's event loop."""
+
+    def progress(self, percent: float | None, text: str) -> None:
+        """The work says how far it is (0 to 100, or None) and a line about it."""
+
+    def alive(self) -> None:
+        """The work shows life: it wrote output. Cheap; called at most once a second."""
+
+    async def api_request(self, cost_usd: float) -> dict[str, Any]:
+        """Wait for the fleet's limiter; answers the permit as a JSON object."""
+
+    async def api_done(self, permit: dict[str, Any], ok: bool) -> None:
+        """The request under `permit` ended, well or not."""
+
+
+class Executor(Protocol):
+    """One way to do work. Serves one piece of work at a time."""
+
+    name: str
+
+    async def run(self, work: Work, report: Report, cancel: asyncio.Event) -> Outcome:
+        """Do the work. When `cancel` is set, end its whole tree and answer `cancelled`.
+
+        A task cancellation (CancelledError) also ends the tree and waits for the confirmation
+        before it goes on.
+        """
+
+    async def close(self) -> None:
+        """End whatever is kept warm between pieces of work."""
