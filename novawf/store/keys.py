@@ -1,0 +1,140 @@
+"""The schema: every key of the store, its type, its TTL and its meaning. Nothing else spells a key.
+
+Keys are fixed or depend on a Nova's name only, never on a task's id: a claim does not know its
+task before it pops it, and Dragonfly lets a script touch declared keys alone (facts.md). Per-task
+data are fields of fixed hashes. Nothing that a task's safety depends on has a TTL.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+# -- tasks (no TTL; retention moves finished ones out) ------------------------------------------
+TASK_SPEC = "novawf:task:spec"
+TASK_STATE = "novawf:task:state"
+TASK_RESULT = "novawf:task:result"
+TASK_HISTORY = "novawf:task:history"
+TASK_SEQUENCE = "novawf:task:sequence"
+TASK_REQUESTS = "novawf:task:requests"
+TASK_COUNTS = "novawf:task:counts"
+TASK_ORDER = "novawf:task:order"
+
+READY = "novawf:queue:ready"
+PINNED = "novawf:queue:pinned"
+DELAYED = "novawf:queue:delayed"
+LEASES = "novawf:queue:leases"
+WAITING = "novawf:queue:waiting"
+DEPENDENTS = "novawf:queue:dependents"
+CASCADE = "novawf:queue:cascade"
+WAKE_ANY = "novawf:queue:wake"
+
+# -- fleet ----------------------------------------------------------------------------------------
+GATE = "novawf:gate"
+IDENTITY = "novawf:identity"
+NOVAS = "novawf:novas"
+CHILDREN = "novawf:children"
+FLEET = "novawf:fleet"
+CLOCK = "novawf:clock"
+EPOCH = "novawf:store:epoch"
+
+# -- limits ---------------------------------------------------------------------------------------
+LIMIT_GRANTS = "novawf:limits:grants"
+LIMIT_LEASES = "novawf:limits:leases"
+LIMIT_COUNTS = "novawf:limits:counts"
+
+# -- streams of the protocol (spec §2) ------------------------------------------------------------
+WORK_QUEUE = "nova.work.queue"
+ENTERPRISE_METRICS = "nova.enterprise.metrics"
+
+
+def workflow_state(nova: str) -> str:
+    """Hash: the Nova's persisted workflow state (spec §1). TTL 3600 s, refreshed on each write."""
+    return f"workflow:state:{nova}"
+
+
+def wake(nova: str) -> str:
+    """List: tokens that wake this Nova, for work aimed at it."""
+    return f"novawf:wake:{nova}"
+
+
+def inbox(nova: str) -> str:
+    """List: orders to this Nova's process (cancel, pause, stop, resume), as JSON."""
+    return f"novawf:inbox:{nova}"
+
+
+def todo(nova: str) -> str:
+    """Stream: protocol records of tasks created for this Nova (or `fleet`)."""
+    return f"nova.tasks.{nova}.todo"
+
+
+def progress(nova: str) -> str:
+    """Stream: protocol records of tasks in this Nova's hands."""
+    return f"nova.tasks.{nova}.progress"
+
+
+def completed(nova: str) -> str:
+    """Stream: protocol records of tasks this Nova ended."""
+    return f"nova.tasks.{nova}.completed"
+
+
+def status(nova: str) -> str:
+    """Stream: the Nova's state changes."""
+    return f"nova.status.{nova}"
+
+
+def presence(nova: str) -> str:
+    """String with TTL: ACTIVE, PAUSED, COMPACTING (spec §2)."""
+    return f"nova.status.{nova}.current"
+
+
+def safety(nova: str) -> str:
+    """Stream: safety violations and verdict changes that concern this Nova."""
+    return f"nova.safety.{nova}"
+
+
+class Key(NamedTuple):
+    """One row of the schema."""
+
+    name: str
+    type: str
+    ttl: str
+    meaning: str
+
+
+SCHEMA: tuple[Key, ...] = (
+    Key(TASK_SPEC, "hash", "none", "task id → the task as submitted (JSON), never changed"),
+    Key(TASK_STATE, "hash", "none", "task id → packed mutable state, see tasks/state.py"),
+    Key(TASK_RESULT, "hash", "none", "task id → result of the last attempt (JSON)"),
+    Key(TASK_HISTORY, "hash", "none", "task id → lines `at_ms|event|nova|attempt|detail`"),
+    Key(TASK_SEQUENCE, "string", "none", "counter behind the six hex digits of task ids"),
+    Key(TASK_REQUESTS, "hash", "none", "request id or `dedupe:` key → task id"),
+    Key(TASK_COUNTS, "hash", "none", "status and event counters, duration and latency buckets"),
+    Key(TASK_ORDER, "zset", "none", "task id by creation (fleet ms), for listing"),
+    Key(READY, "zset", "none", "task id by ready time + tier offset (ms): unpinned, may start"),
+    Key(PINNED, "zset", "none", "`nova|score|task id`, score 0: may start on that Nova"),
+    Key(DELAYED, "zset", "none", "task id by due time (ms): earliest start or retry back-off"),
+    Key(LEASES, "zset", "none", "task id by lease expiry (ms): in some Nova's hands"),
+    Key(WAITING, "hash", "none", "task id → number of dependencies not completed yet"),
+    Key(DEPENDENTS, "hash", "none", "task id → ids that wait for it, comma separated"),
+    Key(CASCADE, "set", "none", "blocked task ids whose dependents are still to be blocked"),
+    Key(WAKE_ANY, "list", "none", "tokens that wake any idle Nova; at most 64"),
+    Key(GATE, "hash", "none", "stop, verdict validity, paused Novas: read by every claim"),
+    Key(IDENTITY, "hash", "none", "Nova → epoch of its owner; `claim:` Nova → its last claim"),
+    Key(NOVAS, "hash", "none", "Nova → identity and heartbeat (JSON), see workflow/identity.py"),
+    Key(CHILDREN, "hash", "none", "child → pid, restarts, state as the supervisor sees it (JSON)"),
+    Key(FLEET, "hash", "none", "the running supervisor: run id, pid, started_at, store probe"),
+    Key(CLOCK, "hash", "none", "boot id → offset of fleet time to boot time (ms)"),
+    Key(EPOCH, "string", "none", "counter, also on disk: tells a store that was rolled back"),
+    Key(LIMIT_GRANTS, "zset", "none", "permit id by grant time (ms), one hour and a second back"),
+    Key(LIMIT_LEASES, "zset", "none", "permit id by lease expiry (ms): requests in flight"),
+    Key(LIMIT_COUNTS, "hash", "none", "requests by outcome"),
+    Key("workflow:state:{nova}", "hash", "3600 s, settable", "the Nova's workflow state"),
+    Key("novawf:wake:{nova}", "list", "none", "tokens that wake this Nova; at most 64"),
+    Key("novawf:inbox:{nova}", "list", "none", "orders to this Nova's process; at most 256"),
+    Key("nova.tasks.{nova}.todo", "stream", "none", "protocol records: created"),
+    Key("nova.tasks.{nova}.progress", "stream", "none", "protocol records: in hand"),
+    Key("nova.tasks.{nova}.completed", "stream", "none", "protocol records: ended"),
+    Key("nova.status.{nova}", "stream", "none", "state changes of the Nova"),
+    Key("nova.status.{nova}.current", "string", "120 s", "presence of the Nova"),
+    Key("nova.safety.{nova}", "stream", "none", "safety events that concern the Nova"),
+)
