@@ -1,0 +1,278 @@
+"""How to reach a store: its address, clients with the right options, and its errors as ours.
+
+redis-py's defaults do not fit a system that must not do things twice (facts.md): it re-sends
+commands whose reply was lost, and its time-out is shorter than a blocking read. Clients made here
+never retry by themselves and wait longer than their longest block. Blocking readers take a client
+of their own; nothing here keeps connections or reconnects in the background.
+
+redis is imported on first use, because it takes longer to import (250 ms) than most commands of
+the command line need.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from novawf.errors import CorruptState, Internal, InvalidConfig, StoreAuthFailed, StoreUnreachable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import redis as redis_sync
+    from pydantic import SecretStr
+    from redis.asyncio import Redis
+
+DEFAULT_PORT: Final = 18000
+CONNECT_TIMEOUT_S: Final = 5.0
+"""How long a connection attempt and, beyond a block, a reply may take."""
+
+_ADVICE: Final = "expected redis://, rediss:// or unix://, e.g. redis://user:password@host:18000/0"
+_TLS_OPTIONS: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAddress:
+    """Where a store is and who we are to it. Its repr and `redacted` never show the password."""
+
+    host: str = ""
+    port: int = DEFAULT_PORT
+    path: str = ""
+    """Path of a unix socket; then `host` and `port` mean nothing."""
+    tls: bool = False
+    db: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls_files: tuple[tuple[str, str], ...] = ()
+    """`ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` of a rediss:// URL's query."""
+
+    @classmethod
+    def unix(cls, path: Path | str) -> StoreAddress:
+        """The store behind a unix socket."""
+        return cls(path=str(path))
+
+    def redacted(self) -> str:
+        """The URL without its password: for people and for files; `parse_url` reads it."""
+        return self._render(None)
+
+    def url(self) -> str:
+        """The whole URL, password included. Only for the owner of the home."""
+        return self._render(self.password)
+
+    def with_password(self, password: SecretStr | None) -> StoreAddress:
+        """The same address with another password; None leaves it as it is."""
+        if password is None:
+            return self
+        return replace(self, password=password.get_secret_value())
+
+    def _render(self, password: str | None) -> str:
+        user = quote(self.username or "", safe="")
+        secret = "" if password is None else ":" + quote(password, safe="")
+        userinfo = f"{user}{secret}@" if user or secret else ""
+        query = list(self.tls_files)
+        if self.path:
+            if self.db:
+                query.append(("db", str(self.db)))
+            text = f"unix://{userinfo}{quote(self.path)}"
+        else:
+            host = f"[{self.host}]" if ":" in self.host else self.host
+            text = f"{'rediss' if self.tls else 'redis'}://{userinfo}{host}:{self.port}/{self.db}"
+        return f"{text}?{urlencode(query)}" if query else text
+
+
+def parse_url(text: str) -> StoreAddress:
+    """Read a store URL. Raises InvalidConfig, whose message never repeats what may be a secret."""
+    try:
+        parts = urlsplit(text.strip())
+        port = parts.port
+    except ValueError:  # its message may quote a part of a password
+        raise _bad_url("its host or port cannot be read") from None
+    if parts.scheme not in {"redis", "rediss", "unix"}:
+        raise _bad_url("it has another scheme or none")
+    if parts.fragment:
+        raise _bad_url("a # must be written %23")
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    username = unquote(parts.username) if parts.username else None
+    password = unquote(parts.password) if parts.password else None
+
+    if parts.scheme == "unix":
+        _refuse_unknown(query, {"db"})
+        if parts.hostname or not parts.path.startswith("/"):
+            raise _bad_url("a socket's path is absolute: unix:///path/to/socket")
+        return StoreAddress(
+            path=unquote(parts.path),
+            db=_database(query.get("db", "")),
+            username=username,
+            password=password,
+        )
+
+    tls = parts.scheme == "rediss"
+    _refuse_unknown(query, {"db"} | (_TLS_OPTIONS if tls else set()))
+    if not parts.hostname:
+        raise _bad_url("it names no host")
+    return StoreAddress(
+        host=parts.hostname,
+        port=DEFAULT_PORT if port is None else port,
+        tls=tls,
+        db=_database(query.get("db") or parts.path.removeprefix("/")),
+        username=username,
+        password=password,
+        tls_files=tuple(sorted((k, v) for k, v in query.items() if k in _TLS_OPTIONS)),
+    )
+
+
+def connect(
+    address: StoreAddress,
+    *,
+    password: SecretStr | None = None,
+    block_s: float = 0.0,
+    max_connections: int = 64,
+    single: bool = False,
+    name: str = "novawf",
+) -> Redis:
+    """An asyncio client; it connects at its first command.
+
+    `block_s` is the longest block that will be asked of it, in seconds. `single` keeps one
+    connection and no pool: cheaper per command, right for one reader or one sequence of commands,
+    wrong where a blocking command would hold up others. `name` is shown by CLIENT LIST.
+    """
+    from redis.asyncio import Redis  # noqa: PLC0415 - see the module's docstring
+    from redis.asyncio.retry import Retry  # noqa: PLC0415
+    from redis.backoff import NoBackoff  # noqa: PLC0415
+
+    options = _options(address.with_password(password), block_s, max_connections, name)
+    return Redis(retry=Retry(NoBackoff(), 0), single_connection_client=single, **options)
+
+
+def connect_sync(
+    address: StoreAddress,
+    *,
+    password: SecretStr | None = None,
+    block_s: float = 0.0,
+    max_connections: int = 8,
+    name: str = "novawf",
+) -> redis_sync.Redis:
+    """A blocking client with the same options, for plain reads outside an event loop."""
+    from redis import Redis  # noqa: PLC0415 - see the module's docstring
+    from redis.backoff import NoBackoff  # noqa: PLC0415
+    from redis.retry import Retry  # noqa: PLC0415
+
+    options = _options(address.with_password(password), block_s, max_connections, name)
+    return Redis(retry=Retry(NoBackoff(), 0), **options)
+
+
+def translate_errors(address: StoreAddress | str) -> AbstractContextManager[None]:
+    """Turn redis' errors into ours, around plain calls and around awaits.
+
+    Wrong or missing password → StoreAuthFailed; no answer, or a store that cannot take writes
+    now → StoreUnreachable; a key of the wrong type → CorruptState; anything else it refuses →
+    Internal. Give the address (or its redacted text); no message shows a password.
+    """
+    return _Translation(address)
+
+
+class _Translation:
+    """A class, not a generator: it is entered once per command on hot paths."""
+
+    __slots__ = ("_address",)
+
+    def __init__(self, address: StoreAddress | str) -> None:
+        self._address = address
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            return
+        from redis import exceptions  # noqa: PLC0415 - an error of redis has imported it already
+
+        if isinstance(error, exceptions.RedisError):
+            address = self._address
+            where = address if isinstance(address, str) else address.redacted()
+            raise _translated(error, where) from error
+
+
+_UNFIT: Final = ("OOM", "MISCONF", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS")
+
+
+def _translated(error: Exception, where: str) -> Exception:
+    from redis import exceptions as redis  # noqa: PLC0415
+
+    text = str(error)
+    kind: type[Exception] = Internal
+    what = f"refused a command: {text}"
+    if isinstance(error, redis.AuthenticationError | redis.AuthorizationError):
+        kind = StoreAuthFailed
+        what = (
+            "refused the password; give the right one in its URL, in a password file "
+            "or in NOVAWF_STORE__PASSWORD"
+        )
+    elif isinstance(error, redis.NoPermissionError):
+        kind = StoreAuthFailed
+        what = f"forbids this user a command; allow it in its ACL ({text})"
+    elif isinstance(error, redis.BusyLoadingError):
+        kind = StoreUnreachable
+        what = "is still loading its data; try again soon"
+    elif isinstance(error, redis.ConnectionError | redis.TimeoutError):
+        kind = StoreUnreachable
+        what = "does not answer; check the URL and that the store runs"
+    elif isinstance(error, redis.OutOfMemoryError | redis.ReadOnlyError) or text.startswith(_UNFIT):
+        kind = StoreUnreachable
+        what = f"takes no writes now; check its memory, disk and role ({text})"
+    elif "WRONGTYPE" in text:
+        kind = CorruptState
+        what = (
+            f"holds a key of another type than ours; give the fleet a database of its own ({text})"
+        )
+    return kind(f"the store at {where} {what}")
+
+
+def _options(
+    address: StoreAddress, block_s: float, max_connections: int, name: str
+) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "db": address.db,
+        "username": address.username,
+        "password": address.password,
+        "protocol": 2,
+        "decode_responses": True,
+        "socket_timeout": block_s + CONNECT_TIMEOUT_S,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "health_check_interval": 0,
+        "client_name": name,
+        "driver_info": None,  # its CLIENT SETINFO calls are two round trips that nobody reads
+        "max_connections": max_connections,
+    }
+    if address.path:
+        return options | {"unix_socket_path": address.path}
+    options |= {"host": address.host, "port": address.port}
+    if address.tls:
+        options |= {"ssl": True, **dict(address.tls_files)}
+    return options
+
+
+def _bad_url(reason: str) -> InvalidConfig:
+    return InvalidConfig(f"store.url: {reason}; {_ADVICE}")
+
+
+def _refuse_unknown(query: dict[str, str], known: set[str] | frozenset[str]) -> None:
+    if unknown := sorted(set(query) - known):
+        allowed = ", ".join(sorted(known))
+        raise _bad_url(f"unknown option {unknown[0]!r} (known: {allowed})")
+
+
+def _database(text: str) -> int:
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit()):
+        raise _bad_url("the database after the host must be a number")
+    return int(text)
