@@ -30,11 +30,12 @@ class Script:
     here: a reply may have been lost after the script ran.
     """
 
-    __slots__ = ("_loaded", "name", "package")
+    __slots__ = ("_loaded", "name", "package", "prefixes")
 
-    def __init__(self, package: str, name: str) -> None:
+    def __init__(self, package: str, name: str, prefixes: tuple[str, ...] = ()) -> None:
         self.package = package
         self.name = name
+        self.prefixes = prefixes
         self._loaded: _Loaded | None = None
 
     def __repr__(self) -> str:
@@ -65,19 +66,21 @@ class Script:
             return await execute("EVAL", loaded.source, len(keys), *keys, *args)
 
     def _load(self) -> _Loaded:
-        source = read_source(self.package, self.name)
+        parts = (read_source(self.package, part) for part in (*self.prefixes, self.name))
+        source = "\n".join(parts)
         # The store names scripts by SHA-1; nothing here relies on its strength.
         sha1 = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
         self._loaded = _Loaded(source, sha1)
         return self._loaded
 
 
-def load_script(package: str, name: str) -> Script:
-    """The script `name` of `package`, e.g. `load_script("novawf.tasks", "claim")`.
+def load_script(package: str, name: str, *prefixes: str) -> Script:
+    """The script `name` of `package`, e.g. `load_script("novawf.tasks", "claim", "lib")`.
 
-    Cheap at import time: the file is read at the first call.
+    `prefixes` name files of local functions that are put in front: Lua in a store has no modules.
+    Cheap at import time: the files are read at the first call.
     """
-    return Script(package, name)
+    return Script(package, name, prefixes)
 
 
 def read_source(package: str, name: str) -> str:
