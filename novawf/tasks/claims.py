@@ -1,0 +1,255 @@
+"""The Nova's side of the queue: take a task, keep it, end it. All calls are fenced by epochs.
+
+One `Claimant` belongs to one life of one Nova. Its writes carry the Nova's epoch and the task's;
+the store refuses them once a newer owner exists, and then `Fenced` is raised: whoever meets it
+must drop the work without a further effect.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from novawf.clock import Clock, iso
+from novawf.errors import Fenced
+from novawf.store import keys
+from novawf.store.scripts import load_script
+from novawf.tasks.config import TaskSettings
+from novawf.tasks.ending import Ending
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+_CLAIM = load_script("novawf.tasks", "claim", "lib", "claiming")
+_FINISH = load_script("novawf.tasks", "finish", "lib", "claiming")
+_BEAT = load_script("novawf.tasks", "beat", "lib")
+_PROGRESS = load_script("novawf.tasks", "progress", "lib")
+
+DETAIL_CHARACTERS = 500
+"""Longest free text of one history line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A task in hand. `spec` is the submitted JSON, parsed."""
+
+    task_id: str
+    epoch: int
+    attempt: int
+    limit: int
+    ready_ms: int
+    created: str
+    spec: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """No task to take: when to look again (fleet ms, 0 unknown), and whether leases ran out."""
+
+    next_due_ms: int = 0
+    leases_expired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """The gate is shut: nothing may start."""
+
+    kind: Literal["stopped", "unsafe", "paused"]
+    reason: str
+
+
+ClaimReply = Claim | Nothing | Halted
+
+
+class Measured(NamedTuple):
+    """Bucket number ('' for none) and microseconds of one latency."""
+
+    bucket: str
+    microseconds: int
+
+
+NOT_MEASURED = Measured("", 0)
+
+
+class Finished(NamedTuple):
+    """What became of an ended attempt."""
+
+    status: str
+    repeated: bool
+    wake: tuple[str, ...]
+    following: ClaimReply | None
+
+
+class Beat(NamedTuple):
+    """What a heartbeat brings back."""
+
+    stopped: bool
+    paused: bool
+    valid_until_ms: int
+    cancel: bool
+    lease_held: bool
+
+
+class Claimant:
+    """Takes and ends tasks for one life of one Nova."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        clock: Clock,
+        settings: TaskSettings,
+        nova: str,
+        nova_epoch: int,
+        state_ttl_s: int = 3600,
+    ) -> None:
+        self.redis = redis
+        self.clock = clock
+        self.settings = settings
+        self.nova = nova
+        self.nova_epoch = nova_epoch
+        self._claims = 0
+        self._lease_ms = str(int(settings.lease_s * 1000))
+        self._head = (nova, str(nova_epoch))
+        self._ttl = str(state_ttl_s)
+        self._claim_keys = (
+            keys.GATE, keys.IDENTITY, keys.TASK_STATE, keys.TASK_SPEC, keys.TASK_HISTORY,
+            keys.TASK_COUNTS, keys.READY, keys.PINNED, keys.DELAYED, keys.LEASES,
+            keys.workflow_state(nova), keys.progress(nova),
+        )  # fmt: skip
+        self._finish_keys = (
+            *self._claim_keys, keys.completed(nova), keys.TASK_RESULT, keys.WAITING,
+            keys.DEPENDENTS, keys.CASCADE, keys.WAKE_ANY,
+        )  # fmt: skip
+        self._beat_keys = (
+            keys.IDENTITY, keys.NOVAS, keys.GATE, keys.TASK_STATE, keys.LEASES,
+            keys.presence(nova),
+        )  # fmt: skip
+
+    async def claim(self, state: Sequence[str] = (), *, again: bool = False) -> ClaimReply:
+        """Take the next task. `state` (flat fields and values) is persisted in the same script.
+
+        `again` repeats the last claim whose reply was lost: the same task comes back.
+        """
+        if not again:
+            self._claims += 1
+        reply = await _CLAIM(self.redis, self._claim_keys, self._common(state))
+        return self._claim_reply(reply)
+
+    async def finish(
+        self,
+        claim: Claim,
+        ending: Ending,
+        *,
+        result: str,
+        detail: str,
+        state: Sequence[str] = (),
+        duration: Measured = NOT_MEASURED,
+        claimed: Measured = NOT_MEASURED,
+        woken: Measured = NOT_MEASURED,
+        claim_next: bool = True,
+        again: bool = False,
+    ) -> Finished:
+        """End an attempt and take the next task, in one round trip. Raises Fenced.
+
+        `result` is JSON; `detail` one line for history and protocol. Repeating the call (`again`)
+        after a lost reply changes nothing and answers the same.
+        """
+        if not again:
+            self._claims += 1
+        spec = claim.spec
+        retry_at = self.clock.now_ms() + int(ending.delay_s * 1000) if ending.delay_s else 0
+        args = (
+            *self._common(state), claim.task_id, str(claim.epoch), ending.verdict, ending.outcome,
+            str(retry_at), result, _one_line(detail), spec["title"], spec.get("description", ""),
+            spec.get("priority", "medium"), duration.bucket, claimed.bucket, woken.bucket,
+            str(duration.microseconds), str(claimed.microseconds), str(woken.microseconds),
+            "1" if claim_next else "0",
+        )  # fmt: skip
+        code, status, wake, following = await _FINISH(self.redis, self._finish_keys, args)
+        if code == -5:
+            raise Fenced(
+                f"task {claim.task_id}: {self.nova} no longer owns it (epoch {claim.epoch})"
+            )
+        return Finished(
+            status,
+            code == 2,
+            tuple(wake.split(",")) if wake else (),
+            self._claim_reply(following) if claim_next else None,
+        )
+
+    async def beat(self, heartbeat: str, presence: str, claim: Claim | None) -> Beat:
+        """Show life, renew the lease of the task in hand, and hear of orders. Raises Fenced."""
+        reply = await _BEAT(
+            self.redis,
+            self._beat_keys,
+            (
+                str(self.clock.now_ms()), *self._head, heartbeat, presence,
+                str(int(self.settings.idle_wait_s * 3000)), claim.task_id if claim else "",
+                str(claim.epoch) if claim else "0", self._lease_ms,
+            ),
+        )  # fmt: skip
+        if reply[0] == -5:
+            raise Fenced(f"{self.nova}: a newer owner has this identity")
+        _, stopped, paused, valid_until, cancel, held = reply
+        return Beat(bool(stopped), bool(paused), int(valid_until), bool(cancel), bool(held))
+
+    async def progress(self, claim: Claim, percent: float | None, text: str) -> None:
+        """Post a progress record. Raises Fenced."""
+        spec = claim.spec
+        reply = await _PROGRESS(
+            self.redis,
+            (keys.IDENTITY, keys.TASK_STATE, keys.progress(self.nova)),
+            (
+                str(self.clock.now_ms()), iso(self.clock.wall_s()), *self._head, claim.task_id,
+                str(claim.epoch), spec["title"], spec.get("description", ""),
+                spec.get("priority", "medium"), text[:1000],
+                "" if percent is None else f"{percent:g}",
+            ),
+        )  # fmt: skip
+        if reply[0] == -5:
+            raise Fenced(f"task {claim.task_id}: {self.nova} no longer owns it")
+
+    async def wake(self, novas: Sequence[str]) -> None:
+        """Wake Novas whose pinned tasks became ready; a hint, so a lost one costs only time."""
+        for nova in novas:
+            await self.redis.lpush(keys.wake(nova), "1")
+            await self.redis.ltrim(keys.wake(nova), 0, 63)
+
+    def _common(self, state: Sequence[str]) -> tuple[str, ...]:
+        clock = self.clock
+        return (
+            str(clock.now_ms()), iso(clock.wall_s()), *self._head, str(self._claims),
+            self._lease_ms, self._ttl, str(len(state)), *state,
+        )  # fmt: skip
+
+    def _claim_reply(self, reply: list[Any]) -> ClaimReply:
+        code = reply[0]
+        if code == 1:
+            _, task_id, epoch, attempt, limit, ready, created, spec = reply
+            return Claim(
+                task_id, int(epoch), int(attempt), int(limit), int(ready), created,
+                json.loads(spec),
+            )  # fmt: skip
+        if code == 0:
+            return Nothing(int(reply[1]), reply[2] == 1)
+        if code == -5:
+            raise Fenced(f"{self.nova}: a newer owner has this identity (epoch {reply[1]})")
+        kind: Literal["stopped", "unsafe", "paused"] = (
+            "stopped" if code == -1 else "unsafe" if code == -2 else "paused"
+        )
+        return Halted(kind, reply[1])
+
+
+async def take_identity(redis: Redis, nova: str) -> int:
+    """Become the owner of a Nova's name: every earlier owner is fenced off from now on.
+
+    Returns the new epoch. A repeat after a lost reply only fences off ourselves once more.
+    """
+    return int(await redis.hincrby(keys.IDENTITY, nova, 1))
+
+
+def _one_line(text: str) -> str:
+    """Free text made fit for a history line: one line, no separator, bounded."""
+    return " ".join(text.replace("|", "/").split())[:DETAIL_CHARACTERS]

@@ -1,0 +1,260 @@
+"""The queue from outside a Nova: admit, cancel, retry, and what happens when an owner is gone.
+
+Every change is one script, fenced and safe to repeat. Ordering, leases and protocol records are
+the scripts' work (`scripts/*.lua`); this module prepares their keys and arguments.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from novawf import ids
+from novawf.clock import Clock, iso, parse_iso
+from novawf.errors import InvalidTask, NotFound, Refused
+from novawf.store import keys
+from novawf.store.scripts import load_script
+from novawf.tasks.config import TaskSettings
+from novawf.tasks.model import TIER_MS, TaskSpec
+from novawf.tasks.state import TaskState, unpack
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+_ADMIT = load_script("novawf.tasks", "admit", "lib")
+_CANCEL = load_script("novawf.tasks", "cancel", "lib")
+_RETRY = load_script("novawf.tasks", "retry", "lib")
+_CASCADE = load_script("novawf.tasks", "cascade", "lib")
+_RELEASE = load_script("novawf.tasks", "release", "lib")
+
+
+class Admission(NamedTuple):
+    """The id of a submitted task, and whether this call created it."""
+
+    task_id: str
+    created: bool
+
+
+class Released(NamedTuple):
+    """A task taken from a lost owner, and what it is now."""
+
+    task_id: str
+    owner: str
+    status: str
+
+
+class TaskQueue:
+    """Admits tasks and moves them when nobody owns them."""
+
+    def __init__(self, redis: Redis, clock: Clock, settings: TaskSettings) -> None:
+        self.redis: Any = redis  # replies are str (decode_responses); redis-py's types say bytes
+        self.clock = clock
+        self.settings = settings
+
+    async def admit(self, spec: TaskSpec, request_id: str) -> Admission:
+        """Put a task into the queue once: a repeat with the same `request_id` finds it.
+
+        Raises InvalidTask when it comes after an unknown task, or is too large.
+        """
+        target = spec.nova or ""
+        after = tuple(dict.fromkeys(spec.after))
+        retries = self.settings.retries if spec.retries is None else spec.retries
+        wall_s = self.clock.wall_s()
+        reply = await _ADMIT(
+            self.redis,
+            (
+                keys.TASK_SPEC, keys.TASK_STATE, keys.TASK_HISTORY, keys.TASK_SEQUENCE,
+                keys.TASK_REQUESTS, keys.TASK_COUNTS, keys.TASK_ORDER, keys.READY, keys.PINNED,
+                keys.DELAYED, keys.WAITING, keys.DEPENDENTS, keys.CASCADE, _wake_list(target),
+                keys.todo(target or ids.FLEET),
+            ),
+            (
+                self.clock.now_ms(), int(wall_s), iso(wall_s), request_id, spec.dedupe or "",
+                (target or ids.FLEET).upper(), spec.to_json(), retries + 1, TIER_MS[spec.priority],
+                target, self._due_ms(spec, wall_s), spec.title, spec.description, spec.priority,
+                *after,
+            ),
+        )  # fmt: skip
+        if reply[0] == -1:
+            raise InvalidTask("after", f"there is no task {reply[1]}")
+        return Admission(reply[1], reply[0] == 1)
+
+    async def cancel(self, task_id: str) -> str:
+        """Cancel a task. Answers `blocked` (it waited) or `cancelling` (its owner was told).
+
+        Raises NotFound, or Refused when it had ended before.
+        """
+        state, spec = await self._load(task_id)
+        owner = state.owner
+        while True:
+            code, value = await _CANCEL(
+                self.redis,
+                (
+                    keys.TASK_STATE, keys.TASK_HISTORY, keys.TASK_COUNTS, keys.READY, keys.PINNED,
+                    keys.DELAYED, keys.WAITING, keys.CASCADE,
+                    keys.completed(state.target or ids.FLEET), keys.inbox(owner or ids.FLEET),
+                ),
+                (*self._now(), task_id, owner, *_headline(spec)),
+            )  # fmt: skip
+            if code == 1:
+                await self.sweep_cascade()
+                return "blocked"
+            if code == 2:
+                return "cancelling"
+            if code == 0:
+                raise Refused(
+                    f"task {task_id} is {value or 'gone'}; only waiting or running ones "
+                    "can be cancelled"
+                )
+            owner = value  # it was claimed meanwhile, or changed hands
+
+    async def retry(self, task_id: str) -> None:
+        """Take a blocked task up again with fresh attempts, and what was blocked by it.
+
+        Raises NotFound, or Refused when it is not blocked or waits for a blocked one.
+        """
+        code, value = await self._retry_one(task_id, only_dependent=False)
+        if code == 0:
+            raise Refused(f"task {task_id} is {value}; only blocked ones can be retried")
+        if code == -1:
+            raise Refused(f"task {task_id} comes after {value}, which is blocked: retry that first")
+
+    async def _retry_one(self, task_id: str, *, only_dependent: bool) -> tuple[int, str]:
+        state, spec = await self._load(task_id)
+        retries = spec.get("retries", self.settings.retries)
+        code, value = await _RETRY(
+            self.redis,
+            (
+                keys.TASK_STATE, keys.TASK_HISTORY, keys.TASK_COUNTS, keys.READY, keys.PINNED,
+                keys.WAITING, keys.CASCADE, _wake_list(state.target),
+                keys.todo(state.target or ids.FLEET), keys.DEPENDENTS,
+            ),
+            (
+                *self._now(), task_id, retries + 1, "1" if only_dependent else "0",
+                *_headline(spec), *dict.fromkeys(spec.get("after", ())),
+            ),
+        )  # fmt: skip
+        if code == 1:
+            for dependent in await self._dependents(task_id):
+                await self._retry_one(dependent, only_dependent=True)
+        return code, value
+
+    async def sweep_cascade(self) -> int:
+        """Block what waits for blocked tasks. Returns how many were blocked.
+
+        The set of causes is emptied only after their dependents were done, so a crash in between
+        leaves the work to the next caller.
+        """
+        blocked = 0
+        while causes := await self.redis.smembers(keys.CASCADE):
+            for cause in causes:
+                for dependent in await self._dependents(cause):
+                    state, spec = await self._load(dependent)
+                    reply = await _CASCADE(
+                        self.redis,
+                        (
+                            keys.TASK_STATE, keys.TASK_HISTORY, keys.TASK_COUNTS, keys.CASCADE,
+                            keys.completed(state.target or ids.FLEET),
+                        ),
+                        (*self._now(), dependent, cause, *_headline(spec)),
+                    )  # fmt: skip
+                    blocked += reply[0]
+                await self.redis.srem(keys.CASCADE, cause)
+        return blocked
+
+    async def release_owner(
+        self, nova: str, cause: str, *, before_epoch: int | None = None
+    ) -> list[Released]:
+        """Free what a dead Nova held; call it only once its processes are known to be gone.
+
+        `before_epoch`: only what lives of that Nova before this epoch held.
+        """
+        released = []
+        for task_id in await self.redis.zrange(keys.LEASES, 0, -1):
+            state = await self._state(task_id)
+            if state is None or state.status != "in_progress" or state.owner != nova:
+                continue
+            if before_epoch is None or state.nova_epoch < before_epoch:
+                released += await self._release(task_id, state, cause, only_expired=False)
+        return released
+
+    async def release_all(self, cause: str) -> list[Released]:
+        """Free everything in hand: for a supervisor that starts and knows that no Nova lives."""
+        released = []
+        for task_id in await self.redis.zrange(keys.LEASES, 0, -1):
+            state = await self._state(task_id)
+            if state is not None and state.status == "in_progress":
+                released += await self._release(task_id, state, cause, only_expired=False)
+        return released
+
+    async def release_expired(self) -> list[Released]:
+        """Free what silent owners held: their lease has run out."""
+        released = []
+        expired = await self.redis.zrangebyscore(
+            keys.LEASES, "-inf", f"({self.clock.now_ms()}", start=0, num=100
+        )
+        for task_id in expired:
+            state = await self._state(task_id)
+            if state is not None:
+                released += await self._release(task_id, state, "lease expired", only_expired=True)
+        return released
+
+    async def _release(
+        self, task_id: str, state: TaskState, cause: str, *, only_expired: bool
+    ) -> list[Released]:
+        _, spec = await self._load(task_id)
+        owner = state.owner or ids.FLEET
+        code, status = await _RELEASE(
+            self.redis,
+            (
+                keys.TASK_STATE, keys.TASK_HISTORY, keys.TASK_COUNTS, keys.READY, keys.PINNED,
+                keys.LEASES, keys.CASCADE, _wake_list(state.target), keys.progress(owner),
+                keys.completed(owner),
+            ),
+            (
+                *self._now(), task_id, state.epoch, cause, "1" if only_expired else "0",
+                *_headline(spec),
+            ),
+        )  # fmt: skip
+        if code == 0:
+            return []
+        if status == "blocked":
+            await self.sweep_cascade()
+        return [Released(task_id, owner, status)]
+
+    async def _dependents(self, task_id: str) -> list[str]:
+        listed = await self.redis.hget(keys.DEPENDENTS, task_id)
+        return listed.split(",") if listed else []
+
+    async def _state(self, task_id: str) -> TaskState | None:
+        packed = await self.redis.hget(keys.TASK_STATE, task_id)
+        return None if packed is None else unpack(task_id, packed)
+
+    async def _load(self, task_id: str) -> tuple[TaskState, dict[str, Any]]:
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.hget(keys.TASK_STATE, task_id)
+            pipe.hget(keys.TASK_SPEC, task_id)
+            packed, spec = await pipe.execute()
+        if packed is None or spec is None:
+            raise NotFound(f"there is no task {task_id}")
+        return unpack(task_id, packed), json.loads(spec)
+
+    def _due_ms(self, spec: TaskSpec, wall_s: float) -> int:
+        """Earliest start in fleet time; 0 for at once."""
+        if spec.at is None:
+            return 0
+        wait_ms = int((parse_iso(spec.at) - wall_s) * 1000)
+        return self.clock.now_ms() + wait_ms if wait_ms > 0 else 0
+
+    def _now(self) -> tuple[str, str]:
+        return str(self.clock.now_ms()), iso(self.clock.wall_s())
+
+
+def _wake_list(target: str) -> str:
+    return keys.wake(target) if target else keys.WAKE_ANY
+
+
+def _headline(spec: dict[str, Any]) -> Sequence[str]:
+    """Title, description and priority, which every protocol record carries."""
+    return spec["title"], spec.get("description", ""), spec.get("priority", "medium")

@@ -1,0 +1,21 @@
+-- A Nova's heartbeat, and the renewal of its lease while its task shows progress.
+-- KEYS 1 identity 2 novas 3 gate 4 state 5 leases 6 presence
+-- ARGV 1 now 2 nova 3 nova epoch 4 heartbeat JSON 5 presence 6 presence TTL ms
+--      7 task id or '' 8 task epoch 9 lease ms
+-- Reply {1, stopped, paused, valid until ms, cancel, lease ok} with 0/1 flags; {-5} newer owner.
+if redis.call('HGET', KEYS[1], ARGV[2]) ~= ARGV[3] then return {-5} end
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[4])
+redis.call('SET', KEYS[6], ARGV[5], 'PX', ARGV[6])
+local gate = redis.call('HMGET', KEYS[3], 'stop', 'paused', 'paused:' .. ARGV[2], 'valid_until')
+local cancel, held = 0, 1
+if ARGV[7] ~= '' then
+  local s = read_state(KEYS[4], ARGV[7])
+  if s and s.status == 'in_progress' and s.owner == ARGV[2] and s.epoch == ARGV[8] then
+    redis.call('ZADD', KEYS[5], int(tonumber(ARGV[1]) + tonumber(ARGV[9])), ARGV[7])
+    if s.cancel ~= '' then cancel = 1 end
+  else
+    held = 0
+  end
+end
+return {1, gate[1] == '1' and 1 or 0, (gate[2] == '1' or gate[3] == '1') and 1 or 0,
+  int(tonumber(gate[4] or '0')), cancel, held}

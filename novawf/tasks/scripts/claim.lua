@@ -1,0 +1,6 @@
+-- Claims the next task for a Nova; KEYS and ARGV as in claiming.lua, nothing more.
+-- Reply as claim_next, or {-5, epoch} when the Nova's identity belongs to a newer owner.
+-- A repeat with the same claim number returns the same task.
+if not is_owner() then return {-5, redis.call('HGET', KEYS[2], nova) or '0'} end
+persist_workflow()
+return claim_next()

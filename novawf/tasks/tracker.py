@@ -1,0 +1,128 @@
+"""Reading tasks: one with its history, lists, and counts. Nothing here changes anything."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from novawf.clock import Clock, iso
+from novawf.errors import NotFound
+from novawf.store import keys
+from novawf.tasks.state import unpack
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+STATUSES = ("pending", "in_progress", "completed", "blocked")
+
+
+class TaskTracker:
+    """Answers questions about tasks as JSON-ready dictionaries (architecture §6)."""
+
+    def __init__(self, redis: Redis, clock: Clock) -> None:
+        self.redis: Any = redis  # replies are str (decode_responses); redis-py's types say bytes
+        self.clock = clock
+
+    async def task(self, task_id: str) -> dict[str, Any]:
+        """The whole of one task: protocol fields, attempts, owner, output, history.
+
+        Raises NotFound.
+        """
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.hget(keys.TASK_STATE, task_id)
+            pipe.hget(keys.TASK_SPEC, task_id)
+            pipe.hget(keys.TASK_RESULT, task_id)
+            pipe.hget(keys.TASK_HISTORY, task_id)
+            pipe.hget(keys.WAITING, task_id)
+            packed, spec, result, history, waiting = await pipe.execute()
+        if packed is None or spec is None:
+            raise NotFound(f"there is no task {task_id}")
+        view = self._row(task_id, packed, json.loads(spec))
+        ended = json.loads(result) if result else {}
+        view["results"] = ended.pop("results", None)
+        view["exit_code"] = ended.pop("exit_code", None)
+        view["stdout_tail"] = ended.pop("stdout_tail", "")
+        view["last_attempt"] = ended
+        view["waiting_for"] = int(waiting or 0)
+        view["history"] = [self._event(line) for line in (history or "").splitlines()]
+        view["completed_at"] = view["updated_at"] if view["status"] == "completed" else None
+        return view
+
+    async def list(
+        self, *, status: str | None = None, nova: str | None = None, limit: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Tasks in order of creation. `nova` selects by owner or target."""
+        rows: list[dict[str, Any]] = []
+        start, page = 0, 1000
+        while task_ids := await self.redis.zrange(keys.TASK_ORDER, start, start + page - 1):
+            start += page
+            states = await self.redis.hmget(keys.TASK_STATE, task_ids)
+            specs = await self.redis.hmget(keys.TASK_SPEC, task_ids)
+            for task_id, packed, spec in zip(task_ids, states, specs, strict=True):
+                if packed is None or spec is None:
+                    continue
+                row = self._row(task_id, packed, json.loads(spec))
+                if status is not None and row["status"] != status:
+                    continue
+                if nova is not None and nova not in (row["owner"], row["nova"]):
+                    continue
+                rows.append(row)
+                if limit is not None and len(rows) >= limit:
+                    return rows
+        return rows
+
+    async def counts(self) -> dict[str, int]:
+        """How many tasks have each status."""
+        values = await self.redis.hmget(keys.TASK_COUNTS, STATUSES)
+        return {name: max(0, int(value or 0)) for name, value in zip(STATUSES, values, strict=True)}
+
+    async def queue_depth(self) -> int:
+        """How many tasks may start now."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.zcard(keys.READY)
+            pipe.zcard(keys.PINNED)
+            return sum(await pipe.execute())
+
+    def _row(self, task_id: str, packed: str, spec: dict[str, Any]) -> dict[str, Any]:
+        state = unpack(task_id, packed)
+        return {
+            "task_id": task_id,
+            "title": spec["title"],
+            "description": spec.get("description", ""),
+            "status": state.status,
+            "outcome": state.outcome or None,
+            "priority": spec.get("priority", "medium"),
+            "assignee": state.owner or state.target or "fleet",
+            "created_at": state.created,
+            "updated_at": self._wall(state.updated_ms),
+            "attempts": state.attempt,
+            "attempts_allowed": state.limit,
+            "owner": state.owner or None,
+            "epoch": state.epoch,
+            "nova": state.target or None,
+            "executor": spec.get("executor") or _implied(spec),
+            "after": spec.get("after", []),
+            "metadata": spec.get("metadata", {}),
+            "cancelling": state.cancel,
+        }
+
+    def _event(self, line: str) -> dict[str, Any]:
+        at_ms, event, nova, attempt, detail = line.split("|", 4)
+        return {
+            "at": self._wall(int(at_ms)),
+            "event": event,
+            "nova": nova or None,
+            "attempt": int(attempt),
+            "detail": detail,
+        }
+
+    def _wall(self, fleet_ms: int) -> str:
+        """Fleet time as a wall time for people: they differ by what the wall clock jumped."""
+        skew_s = self.clock.wall_s() - self.clock.now_ms() / 1000
+        return iso(fleet_ms / 1000 + skew_s)
+
+
+def _implied(spec: dict[str, Any]) -> str | None:
+    if spec.get("argv"):
+        return "command"
+    return "python" if spec.get("callable") else None
