@@ -1,0 +1,1 @@
+"""Personalities: the profile of each Nova and the rhythm that follows from it."""
