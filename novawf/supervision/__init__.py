@@ -1,0 +1,1 @@
+"""When to start a child again, as pure functions in OTP's words. Nothing here starts anything."""

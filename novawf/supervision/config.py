@@ -1,0 +1,32 @@
+"""Settings of supervision: how often and how fast a child is started again."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class SupervisionSettings(BaseModel):
+    """`[supervision]`: restart intensity, back-off and the time a child gets to stop.
+
+    `spares` (standby Novas) and `poison_after` (Novas a task may kill before the task is
+    quarantined) are read by the fleet and by the queue; nothing in this package acts on them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_restarts: int = Field(default=5, ge=0)
+    period_s: float = Field(default=900.0, gt=0, allow_inf_nan=False)
+    backoff_base_s: float = Field(default=0.5, gt=0, allow_inf_nan=False)
+    backoff_cap_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
+    healthy_after_s: float = Field(default=1800.0, gt=0, allow_inf_nan=False)
+    spares: int = Field(default=0, ge=0)
+    poison_after: int = Field(default=3, ge=1)
+    shutdown_s: float = Field(default=8.0, ge=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _cap_is_not_below_base(self) -> Self:
+        if self.backoff_cap_s < self.backoff_base_s:
+            raise ValueError("backoff_cap_s must not be below backoff_base_s")
+        return self
