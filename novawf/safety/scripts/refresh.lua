@@ -1,0 +1,18 @@
+-- Write the safety verdict into the gate. Never touches stop or pause.
+-- KEYS: 1 gate (hash)
+-- ARGV: 1 checked_at (fleet ms at which the evaluation began), 2 valid_until (fleet ms),
+--       3 verdict ('safe' | 'unsafe'), 4 reason
+-- Reply: 1 written, 0 refused because a later verdict is in place
+-- Repeat: writes the same again; a late repeat is refused.
+--
+-- A verdict that was overtaken on its way must not replace its successor. One that looks older by
+-- more than its own validity was not overtaken: the clock was set back, and it is the best there is.
+local checked_at, valid_until = tonumber(ARGV[1]), tonumber(ARGV[2])
+local stored = tonumber(redis.call('HGET', KEYS[1], 'checked_at') or '0')
+local behind = stored - checked_at
+if behind > 0 and behind <= valid_until - checked_at then
+  return 0
+end
+redis.call('HSET', KEYS[1], 'checked_at', ARGV[1], 'valid_until', ARGV[2],
+  'verdict', ARGV[3], 'reason', ARGV[4])
+return 1
