@@ -1,0 +1,1 @@
+"""The fleet's limits on API requests: exact windows, leases, and the queue before them."""
