@@ -15,7 +15,8 @@
     │   ├── StoreUnreachable      the store does not answer
     │   └── FleetNotRunning       no fleet at this home
     ├── Refused                   the state of the thing forbids it now; names that state
-    ├── Fenced                    a stale owner's write was refused; the work belongs to another
+    ├── Fenced                    a stale owner's write was refused; its name belongs to another
+    │   └── LeaseLost             only the task was lost; the Nova goes on without it
     └── Internal                  our own fault
         ├── IllegalTransition     an event that the state's table does not know
         ├── CorruptState          what the store holds is not what we wrote
@@ -96,6 +97,10 @@ class Refused(NovawfError):
 
 class Fenced(NovawfError):
     """A write under a stale epoch was refused."""
+
+
+class LeaseLost(Fenced):
+    """The task in hand belongs to another by now, or to nobody."""
 
 
 class Internal(NovawfError):

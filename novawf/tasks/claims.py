@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from novawf.clock import Clock, iso
-from novawf.errors import Fenced
+from novawf.errors import Fenced, LeaseLost
 from novawf.store import keys
 from novawf.store.scripts import load_script
 from novawf.tasks.config import TaskSettings
@@ -124,7 +124,7 @@ class Claimant:
         )  # fmt: skip
         self._beat_keys = (
             keys.IDENTITY, keys.NOVAS, keys.GATE, keys.TASK_STATE, keys.LEASES,
-            keys.presence(nova),
+            keys.presence(nova), keys.workflow_state(nova),
         )  # fmt: skip
 
     async def claim(self, state: Sequence[str] = (), *, again: bool = False) -> ClaimReply:
@@ -168,10 +168,7 @@ class Claimant:
             "1" if claim_next else "0",
         )  # fmt: skip
         code, status, wake, following = await _FINISH(self.redis, self._finish_keys, args)
-        if code == -5:
-            raise Fenced(
-                f"task {claim.task_id}: {self.nova} no longer owns it (epoch {claim.epoch})"
-            )
+        self._check_fence(code, claim)
         return Finished(
             status,
             code == 2,
@@ -179,15 +176,20 @@ class Claimant:
             self._claim_reply(following) if claim_next else None,
         )
 
-    async def beat(self, heartbeat: str, presence: str, claim: Claim | None) -> Beat:
-        """Show life, renew the lease of the task in hand, and hear of orders. Raises Fenced."""
+    async def beat(
+        self, heartbeat: str, presence: str, claim: Claim | None, state: Sequence[str]
+    ) -> Beat:
+        """Show life, keep the state, renew the lease of the task in hand, hear of orders.
+
+        Raises Fenced.
+        """
         reply = await _BEAT(
             self.redis,
             self._beat_keys,
             (
                 str(self.clock.now_ms()), *self._head, heartbeat, presence,
                 str(int(self.settings.idle_wait_s * 3000)), claim.task_id if claim else "",
-                str(claim.epoch) if claim else "0", self._lease_ms,
+                str(claim.epoch) if claim else "0", self._lease_ms, self._ttl, *state,
             ),
         )  # fmt: skip
         if reply[0] == -5:
@@ -208,8 +210,15 @@ class Claimant:
                 "" if percent is None else f"{percent:g}",
             ),
         )  # fmt: skip
-        if reply[0] == -5:
-            raise Fenced(f"task {claim.task_id}: {self.nova} no longer owns it")
+        self._check_fence(reply[0], claim)
+
+    def _check_fence(self, code: int, claim: Claim) -> None:
+        if code == -5:
+            raise Fenced(f"{self.nova}: a newer owner has this identity")
+        if code == -6:
+            raise LeaseLost(
+                f"task {claim.task_id}: {self.nova} no longer has it (epoch {claim.epoch})"
+            )
 
     async def wake(self, novas: Sequence[str]) -> None:
         """Wake Novas whose pinned tasks became ready; a hint, so a lost one costs only time."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from novawf.clock import ManualClock
-from novawf.errors import Fenced, InvalidTask, NotFound, Refused
+from novawf.errors import Fenced, InvalidTask, LeaseLost, NotFound, Refused
 from novawf.ids import request_id
 from novawf.store import keys
 from novawf.tasks.claims import Claim, Claimant, ClaimReply, Halted, Nothing, take_identity
@@ -20,6 +20,7 @@ from novawf.tasks.tracker import TaskTracker
 
 DONE = Ending("completed", "succeeded")
 FAILED = Ending("blocked", "failed")
+STATE = ("current_state", "task_execution")
 
 
 class Bench:
@@ -204,7 +205,7 @@ async def test_an_older_life_of_a_nova_can_neither_claim_nor_finish(bench: Bench
     with pytest.raises(Fenced):
         await old.claim()
     with pytest.raises(Fenced):
-        await old.beat("{}", "ACTIVE", claim)
+        await old.beat("{}", "ACTIVE", claim, STATE)
     with pytest.raises(Fenced):
         await old.progress(claim, 50, "half")
     assert await bench.status(task_id) == ("in_progress", None)
@@ -218,9 +219,9 @@ async def test_a_stale_owner_cannot_end_a_task_that_another_has(bench: Bench) ->
     assert [r.task_id for r in await bench.queue.release_expired()] == [task_id]
     fresh = taken(await echo.claim())
     assert (fresh.task_id, fresh.attempt) == (task_id, 2)
-    with pytest.raises(Fenced):
+    with pytest.raises(LeaseLost):
         await end(torch, stale)
-    assert (await torch.beat("{}", "ACTIVE", stale)).lease_held is False
+    assert (await torch.beat("{}", "ACTIVE", stale, STATE)).lease_held is False
     await end(echo, fresh)
     assert await bench.status(task_id) == ("completed", "succeeded")
 
@@ -231,7 +232,7 @@ async def test_a_heartbeat_keeps_the_lease(bench: Bench) -> None:
     claim = taken(await torch.claim())
     for _ in range(5):
         bench.clock.advance(9_000)
-        assert (await torch.beat("{}", "ACTIVE", claim)).lease_held
+        assert (await torch.beat("{}", "ACTIVE", claim, STATE)).lease_held
         assert await bench.queue.release_expired() == []
 
 
@@ -344,7 +345,7 @@ async def test_the_owner_of_a_running_task_is_told_to_cancel(bench: Bench) -> No
     assert await bench.queue.cancel(task_id) == "cancelling"
     order = json.loads(await bench.redis.lpop(keys.inbox("torch")))
     assert order == {"op": "cancel", "task": task_id, "epoch": "1"}
-    assert (await torch.beat("{}", "ACTIVE", claim)).cancel
+    assert (await torch.beat("{}", "ACTIVE", claim, STATE)).cancel
     await end(torch, claim, Ending("blocked", "cancelled"))
     assert await bench.status(task_id) == ("blocked", "cancelled")
 

@@ -1,11 +1,13 @@
--- A Nova's heartbeat, and the renewal of its lease while its task shows progress.
--- KEYS 1 identity 2 novas 3 gate 4 state 5 leases 6 presence
+-- A Nova's heartbeat: its state is kept, and the lease of its task renewed.
+-- KEYS 1 identity 2 novas 3 gate 4 state 5 leases 6 presence 7 workflow state of the Nova
 -- ARGV 1 now 2 nova 3 nova epoch 4 heartbeat JSON 5 presence 6 presence TTL ms
---      7 task id or '' 8 task epoch 9 lease ms
+--      7 task id or '' 8 task epoch 9 lease ms 10 state TTL s 11… workflow state (field, value, …)
 -- Reply {1, stopped, paused, valid until ms, cancel, lease ok} with 0/1 flags; {-5} newer owner.
 if redis.call('HGET', KEYS[1], ARGV[2]) ~= ARGV[3] then return {-5} end
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[4])
 redis.call('SET', KEYS[6], ARGV[5], 'PX', ARGV[6])
+redis.call('HSET', KEYS[7], (unpack or table.unpack)(ARGV, 11))
+redis.call('EXPIRE', KEYS[7], ARGV[10])
 local gate = redis.call('HMGET', KEYS[3], 'stop', 'paused', 'paused:' .. ARGV[2], 'valid_until')
 local cancel, held = 0, 1
 if ARGV[7] ~= '' then

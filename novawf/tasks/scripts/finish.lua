@@ -6,13 +6,14 @@
 --      +10 duration bucket +11 claim bucket +12 wake bucket ('' none) +13 duration µs
 --      +14 claim µs +15 wake µs +16 '1' to claim the next
 -- Reply {code, status, Novas to wake (comma separated), reply of claim_next or {}}: code 1 done,
---      2 was done before (the repeat of a call whose reply was lost), -5 fenced: nothing changed.
+--      2 was done before (the repeat of a call whose reply was lost). Nothing changed: -5 a newer
+--      owner has this Nova's identity, -6 this attempt no longer has the task.
 -- `requeue` hands the task back without using up an attempt (drain).
 local id, epoch, verdict, outcome = ARGV[rest], ARGV[rest + 1], ARGV[rest + 2], ARGV[rest + 3]
 if not is_owner() then return {-5, '', '', {}} end
 local s = read_state(k.state, id)
 if not s or s.epoch ~= epoch or (s.status == 'in_progress' and s.owner ~= nova) then
-  return {-5, s and s.status or '', '', {}}
+  return {-6, s and s.status or '', '', {}}
 end
 persist_workflow()
 local code, wake = 2, {}
