@@ -1,0 +1,122 @@
+"""What a Nova says of itself and what its supervisor says of it: two small records, as JSON.
+
+A `NovaBeat` is written with every heartbeat (by the Nova), a `ChildRecord` when a child's state
+changes (by the supervisor). They are read side by side (`fleet_view`): only the supervisor knows
+whether a process lives, only the Nova knows what it does. Neither record decides anything; who
+owns an identity is decided by its epoch in the store (`tasks.claims.take_identity`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from novawf.errors import CorruptState
+
+ChildState = Literal["starting", "running", "backing off", "quarantined", "stopped"]
+ChildKind = Literal["nova", "actor"]
+
+_CHILD_STATES = get_args(ChildState)
+_quote = json.encoder.encode_basestring_ascii
+
+
+@dataclass(frozen=True, slots=True)
+class NovaBeat:
+    """One sign of life of a Nova. Times are fleet ms."""
+
+    pid: int
+    epoch: int
+    state: str
+    phase: str
+    task: str
+    """Id of the task in hand; empty when there is none."""
+    cycles: int
+    seen_ms: int
+    progress_ms: int
+    """When a cycle or the output of the work in hand last moved."""
+    since_ms: int
+    """When `state` began."""
+    title: str = ""
+    """Title of the task in hand."""
+
+    def to_json(self) -> str:
+        """Compact JSON. Written by hand: about a third of the time of `json.dumps`."""
+        return (
+            f'{{"pid":{self.pid},"epoch":{self.epoch},"state":"{self.state}",'
+            f'"phase":"{self.phase}","task":"{self.task}","cycles":{self.cycles},'
+            f'"seen_ms":{self.seen_ms},"progress_ms":{self.progress_ms},'
+            f'"since_ms":{self.since_ms},"title":{_quote(self.title)}}}'
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> NovaBeat:
+        """Read what `to_json` wrote; fields of a later version are ignored. Raises CorruptState."""
+        fields = _object(text, "heartbeat")
+        try:
+            return cls(
+                pid=int(fields["pid"]),
+                epoch=int(fields["epoch"]),
+                state=str(fields["state"]),
+                phase=str(fields["phase"]),
+                task=str(fields["task"]),
+                cycles=int(fields["cycles"]),
+                seen_ms=int(fields["seen_ms"]),
+                progress_ms=int(fields["progress_ms"]),
+                since_ms=int(fields["since_ms"]),
+                title=str(fields.get("title", "")),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise _corrupt("heartbeat", text, error) from None
+
+
+@dataclass(frozen=True, slots=True)
+class ChildRecord:
+    """One child of the supervisor, a Nova or a shared actor."""
+
+    kind: ChildKind
+    pid: int | None
+    alive: bool
+    restarts: int
+    state: ChildState
+    since: str
+    """When `state` began, ISO 8601."""
+    cause: str = ""
+    """Why it last ended or what holds it, in words; empty when nothing happened."""
+
+    def to_json(self) -> str:
+        """Compact JSON."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> ChildRecord:
+        """Read what `to_json` wrote; fields of a later version are ignored. Raises CorruptState."""
+        fields = _object(text, "child record")
+        try:
+            if fields["kind"] not in get_args(ChildKind) or fields["state"] not in _CHILD_STATES:
+                raise ValueError("kind or state is unknown")
+            return cls(
+                kind=fields["kind"],
+                pid=None if fields["pid"] is None else int(fields["pid"]),
+                alive=bool(fields["alive"]),
+                restarts=int(fields["restarts"]),
+                state=fields["state"],
+                since=str(fields["since"]),
+                cause=str(fields.get("cause", "")),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise _corrupt("child record", text, error) from None
+
+
+def _object(text: str, what: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(text)
+    except ValueError as error:
+        raise _corrupt(what, text, error) from None
+    if not isinstance(fields, dict):
+        raise _corrupt(what, text, TypeError("not an object"))
+    return fields
+
+
+def _corrupt(what: str, text: str, error: Exception) -> CorruptState:
+    return CorruptState(f"a {what} in the store cannot be read: {text[:200]!r} ({error})")
