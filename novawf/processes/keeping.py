@@ -1,0 +1,410 @@
+"""The keeper: one small process that runs one command and ends all that came of it.
+
+Forked by the keeper server (`keeper_server`) for each spawn order; `keep` takes over the
+connection to the client (a Nova). It is a subreaper: whatever the command starts stays below it,
+daemonised or not. It leaves only when the kernel confirms that no descendant is left.
+
+The connection is the lifeline: EOF on it (the Nova died) or SIGTERM (the server died or said so)
+ends the whole tree at once. Reports to the client, as frames (`wire`)::
+
+    {"started": pid}              the command was executed
+    {"output_bytes": n}           evidence of life, at most once a second
+    {"reason", "exit", "signal", "output_bytes", "tail", "duration_s", "error"}      the end
+
+Orders from the client: ``{"op": "kill", "grace_s": s}``. Not here: who may run what, and when.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import socket
+
+# Fleet time is of no use here, and novawf.clock would cost each keeper 2 MB of imports.
+from time import monotonic  # noqa: TID251
+
+from novawf.processes.output import BoundedLog
+from novawf.processes.tree import (
+    PR_SET_NAME,
+    PR_SET_PDEATHSIG,
+    become_subreaper,
+    prctl,
+    signal_descendants,
+)
+from novawf.processes.wire import Decoder, FrameError, encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+READ_BYTES = 1 << 16
+DRAIN_BYTES = 4 << 20  # after the tree is gone: a stranger who holds the pipe cannot keep us
+REPORT_EVERY_S = 1.0
+KILL_ROUNDS = 8  # at once, to outrun what forks while it dies; then every KILL_AGAIN_S
+KILL_AGAIN_S = 0.01
+KILL_AGAIN_MAX_S = 0.2  # a process in uninterruptible sleep takes its time; do not spin for it
+
+_RESET_SIGNALS = (
+    *(signal.SIGTERM, signal.SIGCHLD),  # ours
+    *(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT),  # Python's; commands expect the defaults
+)
+
+# Stages of a run, in order; none is ever left backwards.
+RUNNING, INTERRUPTED, TERMINATING, KILLING = range(4)
+
+
+def keep(
+    control: socket.socket,
+    order: dict[str, Any],
+    fds: list[int],
+    decoder: Decoder,
+    early: list[dict[str, Any]],
+) -> None:
+    """Run `order` to its end. Returns when the tree is gone and the report is delivered.
+
+    `order` has argv, cwd, env, stamp, log_path, timeout_s, grace_s, head_bytes, tail_bytes; `fds`
+    become the command's descriptors 3, 4 …; `decoder` has read the order, and `early` behind it.
+    """
+    wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    run = _Run(control, order, decoder, wake_read)
+    signal.signal(signal.SIGTERM, lambda *_: run.abandon())
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.setsid()
+    become_subreaper()
+    prctl(PR_SET_NAME, b"novawf-keeper")
+    run.start(fds)
+    run.obey(early)
+    run.loop()
+    run.finish()
+
+
+class _Run:
+    """State of one kept run; the poll loop owns it."""
+
+    def __init__(
+        self, control: socket.socket, order: dict[str, Any], decoder: Decoder, wake_fd: int
+    ) -> None:
+        self._control = control
+        self._order = order
+        self._wake_fd = wake_fd
+        self._log = BoundedLog(order["log_path"], order["head_bytes"], order["tail_bytes"])
+        self._decoder = decoder
+        self._poll = select.poll()
+        self._outgoing = b""
+        self._hung_up = False
+
+        self._stage = RUNNING
+        self._reason = "exited"
+        self._error = ""
+        self._grace_s: float = order["grace_s"]
+        self._escalate_at: float | None = None
+        self._kill_again_s = KILL_AGAIN_S
+        self._abandoned = False
+
+        self._pid = 0
+        self._status: int | None = None
+        self._gone = False
+        self._started_at = monotonic()
+        self._duration_s = 0.0
+        timeout_s = order.get("timeout_s")
+        self._timeout_at = None if timeout_s is None else self._started_at + timeout_s
+        self._output_fd = -1
+        self._exec_fd = -1
+        self._reported_at = self._started_at
+        self._unreported = False
+
+    def start(self, fds: list[int]) -> None:
+        """Fork the command; whether it could be executed shows on the exec pipe."""
+        self._output_fd, output_write = os.pipe2(os.O_CLOEXEC)
+        self._exec_fd, exec_write = os.pipe2(os.O_CLOEXEC)
+        keeper = os.getpid()
+        self._pid = os.fork()
+        if self._pid == 0:
+            _become_command(self._order, keeper, output_write, exec_write, fds)
+        for fd in (output_write, exec_write, *fds):
+            os.close(fd)
+        os.set_blocking(self._output_fd, False)
+        self._control.setblocking(False)
+        for fd in (self._control.fileno(), self._wake_fd, self._output_fd, self._exec_fd):
+            self._poll.register(fd, select.POLLIN)
+
+    def abandon(self) -> None:
+        """Signal handler: only notes it, the loop acts."""
+        self._abandoned = True
+
+    def loop(self) -> None:
+        """Until no descendant is left."""
+        while not self._gone:
+            for fd, _ in self._poll.poll(self._wait_ms()):
+                if fd == self._output_fd:
+                    self._pump()
+                elif fd == self._wake_fd:
+                    os.read(self._wake_fd, 512)
+                elif fd == self._exec_fd:
+                    self._executed()
+                else:
+                    self._listen()
+            if self._abandoned:
+                self._kill_now("orphaned")
+            self._reap()
+            self._escalate(monotonic())
+            self._report_output(monotonic())
+
+    def finish(self) -> None:
+        """Drain what the dead left in the pipe, close the log and deliver the report."""
+        if self._exec_fd >= 0:
+            self._executed()
+        limit = self._log.written_bytes + DRAIN_BYTES
+        while self._output_fd >= 0 and self._log.written_bytes < limit:
+            if not self._pump():
+                break
+        self._log.close()
+        code = None if self._status is None else os.waitstatus_to_exitcode(self._status)
+        self._send(
+            {
+                "reason": self._reason,
+                "exit": code if code is not None and code >= 0 else None,
+                "signal": -code if code is not None and code < 0 else None,
+                "output_bytes": self._log.written_bytes,
+                "tail": self._log.recent(),
+                "duration_s": round(self._duration_s, 6),
+                "error": self._error or self._log.error,
+            }
+        )
+        writable = select.poll()
+        writable.register(self._control, select.POLLOUT)
+        while self._outgoing:
+            writable.poll()
+            self._flush()
+
+    def obey(self, orders: list[dict[str, Any]]) -> None:
+        """Orders from the client."""
+        for message in orders:
+            if message.get("op") == "kill":
+                self._end("cancelled", float(message.get("grace_s", self._grace_s)))
+
+    def _listen(self) -> None:
+        try:
+            data = self._control.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            if self._outgoing:
+                self._flush()
+            return
+        except OSError:
+            data = b""
+        if data:
+            try:
+                self.obey(self._decoder.feed(data))
+            except FrameError:
+                self._kill_now("orphaned")  # whoever writes this is not our Nova
+            return
+        self._hung_up = True
+        self._poll.unregister(self._control)
+        self._kill_now("orphaned")
+
+    def _pump(self) -> bool:
+        """Move some output into the log; answers whether there may be more."""
+        try:
+            data = os.read(self._output_fd, READ_BYTES)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._poll.unregister(self._output_fd)
+            os.close(self._output_fd)
+            self._output_fd = -1
+            return False
+        self._log.write(data)
+        self._unreported = True
+        return True
+
+    def _executed(self) -> None:
+        """The exec pipe closed: empty means success, else it says what failed."""
+        failure = os.read(self._exec_fd, 4096)
+        self._poll.unregister(self._exec_fd)
+        os.close(self._exec_fd)
+        self._exec_fd = -1
+        if failure:
+            self._reason, self._error = "exec_failed", failure.decode("utf-8", "replace")
+        else:
+            self._send({"started": self._pid})
+
+    def _reap(self) -> None:
+        """Collect the dead. ECHILD is the kernel's word that the tree is gone."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                self._gone = True
+                return
+            if pid == 0:
+                return
+            if pid == self._pid:
+                self._status = status
+                self._duration_s = monotonic() - self._started_at
+
+    def _escalate(self, now: float) -> None:
+        if self._gone:
+            return
+        if self._status is not None and self._stage < TERMINATING:
+            self._terminate(now)  # the command ended the run; what it left behind follows it
+        elif self._stage == RUNNING and self._timeout_at is not None and now >= self._timeout_at:
+            self._end("timeout", self._grace_s)
+        elif self._escalate_at is not None and now >= self._escalate_at:
+            if self._stage == INTERRUPTED:
+                self._terminate(now)
+            else:
+                self._kill(now)
+
+    def _end(self, reason: str, grace_s: float) -> None:
+        """Begin to end the tree: SIGINT, then SIGTERM, then SIGKILL, `grace_s` apart."""
+        now = monotonic()
+        self._grace_s = grace_s
+        if self._stage == RUNNING and self._status is None:
+            self._reason = reason
+            if grace_s > 0:
+                self._stage = INTERRUPTED
+                # Unreaped, so its pid still names its group, and its session is below us alone.
+                os.killpg(self._pid, signal.SIGINT)
+                self._escalate_at = now + grace_s
+                return
+        if grace_s <= 0:
+            self._kill(now)
+        elif self._escalate_at is not None:
+            self._escalate_at = min(self._escalate_at, now + grace_s)
+
+    def _terminate(self, now: float) -> None:
+        self._stage = TERMINATING
+        self._escalate_at = now + self._grace_s
+        signal_descendants(os.getpid(), signal.SIGTERM)
+        signal_descendants(os.getpid(), signal.SIGCONT)  # the stopped can only die when they run
+
+    def _kill_now(self, reason: str) -> None:
+        if self._stage == RUNNING and self._status is None:
+            self._reason = reason
+        if self._stage != KILLING:
+            self._kill(monotonic())
+
+    def _kill(self, now: float) -> None:
+        """SIGKILL to all there are, again for those born meanwhile, until none is left."""
+        self._stage = KILLING
+        for _ in range(KILL_ROUNDS):
+            if not signal_descendants(os.getpid(), signal.SIGKILL):
+                break
+            self._reap()
+            if self._gone:
+                return
+        self._escalate_at = now + self._kill_again_s
+        self._kill_again_s = min(self._kill_again_s * 2, KILL_AGAIN_MAX_S)
+
+    def _wait_ms(self) -> float | None:
+        times = [at for at in (self._escalate_at, self._timeout_due(), self._report_due()) if at]
+        return max(0.0, min(times) - monotonic()) * 1000 + 1 if times else None
+
+    def _timeout_due(self) -> float | None:
+        return self._timeout_at if self._stage == RUNNING else None
+
+    def _report_due(self) -> float | None:
+        return self._reported_at + REPORT_EVERY_S if self._unreported else None
+
+    def _report_output(self, now: float) -> None:
+        if self._unreported and now >= self._reported_at + REPORT_EVERY_S:
+            self._unreported, self._reported_at = False, now
+            if not self._outgoing:  # a client that does not read gets fewer of these
+                self._send({"output_bytes": self._log.written_bytes})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._outgoing += encode(message)
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._hung_up:
+            self._outgoing = b""
+            return
+        try:
+            sent = self._control.send(self._outgoing, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._hung_up, self._outgoing = True, b""
+            return
+        self._outgoing = self._outgoing[sent:]
+        events = select.POLLIN | (select.POLLOUT if self._outgoing else 0)
+        self._poll.modify(self._control, events)
+
+
+def _become_command(
+    order: dict[str, Any], keeper: int, output_fd: int, exec_fd: int, fds: list[int]
+) -> NoReturn:
+    """In the forked child: become the command, or say on `exec_fd` what stood in the way."""
+    argv, cwd = order["argv"], order.get("cwd")
+    subject = argv[0]
+    try:
+        os.setsid()
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != keeper:  # it died before we could ask to follow it
+            os._exit(127)
+        exec_fd = _place_descriptors(output_fd, exec_fd, fds)
+        signal.set_wakeup_fd(-1)
+        for signum in _RESET_SIGNALS:
+            signal.signal(signum, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        env = {_bytes(name): _bytes(value) for name, value in order["env"].items()}
+        env[b"NOVAWF_KEEPER"] = _bytes(order["stamp"])
+        if cwd is not None:
+            subject = cwd
+            os.chdir(_bytes(cwd))
+            subject = argv[0]
+        _execute([_bytes(word) for word in argv], env)
+    except OSError as error:
+        number = error.errno or errno.EIO
+        name = errno.errorcode.get(number, str(number))
+        os.write(exec_fd, f"{subject}: {os.strerror(number)} ({name})".encode("utf-8", "replace"))
+    except Exception as error:  # a NUL byte in an argument, and the like
+        os.write(exec_fd, f"{subject}: {error}".encode("utf-8", "replace"))
+    finally:
+        os._exit(127)
+
+
+def _execute(argv: list[bytes], env: dict[bytes, bytes]) -> NoReturn:
+    """execvpe(3), which in Python would import `warnings` here, for 1.5 ms a command."""
+    candidates = [argv[0]]
+    if b"/" not in argv[0]:
+        folders = env.get(b"PATH", os.defpath.encode()).split(b":")
+        candidates = [folder + b"/" + argv[0] for folder in folders]
+    failure: OSError = FileNotFoundError(errno.ENOENT, "")
+    for path in candidates:
+        try:
+            os.execve(path, argv, env)  # noqa: S606 - what we are for
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:  # found and refused: says more than "not found" elsewhere
+            failure = error
+    raise failure
+
+
+def _place_descriptors(output_fd: int, exec_fd: int, fds: list[int]) -> int:
+    """stdin from nowhere, stdout and stderr to the pipe, `fds` from 3 on, nothing else.
+
+    Answers where the exec pipe is now; it closes on exec.
+    """
+    end = 3 + len(fds)
+    # Copies beyond `end` first: any of these may sit where another one has to go.
+    exec_fd = fcntl.fcntl(exec_fd, fcntl.F_DUPFD_CLOEXEC, end)
+    sources = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, end) for fd in (output_fd, *fds)]
+    os.dup2(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 0)
+    os.dup2(sources[0], 1)
+    os.dup2(sources[0], 2)
+    for place, source in enumerate(sources[1:], start=3):
+        os.dup2(source, place)
+    os.closerange(end, exec_fd)
+    os.closerange(exec_fd + 1, os.sysconf("SC_OPEN_MAX"))
+    return exec_fd
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
