@@ -1,7 +1,8 @@
 """The embedded store: a valkey of our own on a private unix socket, under the home directory.
 
     home/store/           0700
-        owner.lock        flock held by the supervisor that owns the store; content: its pid
+        owner.lock        flock held by the supervisor that owns the store; content: its pid and a
+                          token of this ownership
         valkey.lock       flock held by the server itself, for exactly as long as it lives
         valkey.sock       or /tmp/novawf-<uid>-<hash of home>/ when that path is too long
         valkey.pid, valkey.log, appendonlydir/
@@ -28,6 +29,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
+from novawf import ids
 from novawf.clock import monotonic_s
 from novawf.errors import HomeInUse, InvalidConfig, StoreUnreachable
 from novawf.store import valkey_linger as server
@@ -57,6 +59,7 @@ class EmbeddedStore:
         self._socket: Path | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._owner: int | None = None
+        self._owner_mark = ""
 
     @property
     def directory(self) -> Path:
@@ -113,6 +116,7 @@ class EmbeddedStore:
             server.__file__,
             str(self._socket),
             str(self.directory / "owner.lock"),
+            self._owner_mark,
             str(self.settings.linger_s),
             str(self.pid),
             str(self._start_time),
@@ -125,13 +129,15 @@ class EmbeddedStore:
         deadline = monotonic_s() + OWNER_WAIT_S
         while (descriptor := server.try_lock(str(path))) is None:
             if monotonic_s() >= deadline:
+                pid = (_read(path) or "unknown").split()[0]
                 raise HomeInUse(
-                    f"the store of {self.home} belongs to another supervisor "
-                    f"(pid {_read(path) or 'unknown'}); end that one or choose another --home"
+                    f"the store of {self.home} belongs to another supervisor (pid {pid}); "
+                    "end that one or choose another --home"
                 )
             time.sleep(0.02)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._owner_mark = f"{os.getpid()} {ids.run_id()}"
+        os.pwrite(descriptor, self._owner_mark.encode(), 0)
         return descriptor
 
     def _release(self) -> None:

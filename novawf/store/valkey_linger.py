@@ -1,8 +1,8 @@
 """Shuts an embedded store down some time after its supervisor died, unless it is adopted first.
 
-Run as `python -I -S valkey_linger.py SOCKET OWNER_LOCK LINGER_S SERVER_PID SERVER_START` by the
-sentinel; standard library only, so that waiting costs 9 MB and no package can break it. It is not
-a watchdog: it restarts nothing, and touches no process but the server named in its arguments.
+Run as `python -I -S valkey_linger.py SOCKET OWNER_LOCK OWNER LINGER_S SERVER_PID SERVER_START` by
+the sentinel; standard library only, so that waiting costs 9 MB and no package can break it. It is
+not a watchdog: it restarts nothing, and touches no process but the server named in its arguments.
 
 The owner lock decides: a supervisor holds it for its whole life, so a free lock means that nobody
 owns the store. This program takes the lock itself before it says SHUTDOWN, and keeps it until the
@@ -10,7 +10,7 @@ server is gone; a supervisor that starts at that moment waits for the lock, then
 """
 
 # It runs without this package (its clock) and without pathlib, which costs 1 MB:
-# ruff: noqa: PTH116, PTH123, TID251
+# ruff: noqa: PTH123, TID251
 
 from __future__ import annotations
 
@@ -107,16 +107,20 @@ def shut_down(socket_path: str, pid: int, start: int, timeout_s: float) -> bool:
     return False
 
 
-def linger(socket_path: str, owner_lock: str, linger_s: float, pid: int, start: int) -> str:
-    """Wait, then shut the server down; answers how it ended."""
+def linger(
+    socket_path: str, owner_lock: str, owner: str, linger_s: float, pid: int, start: int
+) -> str:
+    """Wait, then shut the server down; answers how it ended. `owner` is who died."""
     deadline = time.monotonic() + linger_s
-    owner_before = _changed_at(owner_lock)
     while True:
         if process_start(pid) != start:
             return GONE
         lock = try_lock(owner_lock)
-        # An owner that came and went between two looks wrote its pid: it has a sentinel of its own.
-        if lock is None or _changed_at(owner_lock) != owner_before:
+        if lock is None:
+            return ADOPTED
+        # An owner that came and went between two looks has a sentinel of its own for this.
+        if os.pread(lock, 256, 0).decode().strip() != owner:
+            os.close(lock)
             return ADOPTED
         left_s = deadline - time.monotonic()
         if left_s <= 0:
@@ -126,12 +130,6 @@ def linger(socket_path: str, owner_lock: str, linger_s: float, pid: int, start: 
         time.sleep(min(left_s, POLL_S))
 
 
-def _changed_at(path: str) -> int:
-    try:
-        return os.stat(path).st_mtime_ns
-    except OSError:
-        return 0
-
-
 if __name__ == "__main__":
-    linger(sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))
+    _socket, _lock, _owner, _linger_s, _pid, _start = sys.argv[1:]
+    linger(_socket, _lock, _owner, float(_linger_s), int(_pid), int(_start))
