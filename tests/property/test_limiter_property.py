@@ -1,0 +1,197 @@
+"""Whatever callers, holders and clocks do, the limits hold as the API's side sees them.
+
+The state machine drives the real scripts on a real store with a clock of its own. A request may
+start at any moment from its grant to one second later, and a holder that died may have left a
+request running for its whole time-out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from novawf.clock import ManualClock
+from novawf.limits.config import LimitSettings
+from novawf.limits.ledger import Denied, Outcome, Permit, PermitLedger
+from novawf.store import keys
+from novawf.store.connect import StoreAddress, connect
+
+LIMITS = LimitSettings(requests_per_minute=3, requests_per_hour=7, concurrent=2)
+TIMEOUT_MS = 30_000
+
+STEPS_MS = st.one_of(
+    st.integers(0, 2000),
+    st.integers(2000, 70_000),
+    st.sampled_from([1, 1000, 30_000, 36_000, 60_000, 61_000, 61_001, 3_600_000, 3_601_001]),
+)
+
+
+class LimiterMachine(RuleBasedStateMachine):
+    """Callers, holders and time against the ledger."""
+
+    address: StoreAddress
+    permits = Bundle("permits")
+    ended = Bundle("ended")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.clock = ManualClock()
+        self.asked = 0
+        self.granted: dict[str, Permit] = {}
+        self.released: set[str] = set()
+        self.connect()
+        self.run(self.redis.flushall())
+
+    def connect(self) -> None:
+        self.redis = connect(self.address, single=True)
+        self.ledger = PermitLedger(self.redis, self.clock, LIMITS)
+
+    def run(self, coroutine: Any) -> Any:
+        return self.runner.run(coroutine)
+
+    def teardown(self) -> None:
+        self.run(self.redis.aclose())
+        self.runner.close()
+
+    def ask(self) -> Permit | Denied:
+        self.asked += 1
+        answer = self.run(self.ledger.grant(f"permit-{self.asked}"))
+        if isinstance(answer, Permit):
+            self.granted[answer.id] = answer
+        return answer
+
+    def contents(self) -> list[Any]:
+        async def read() -> list[Any]:
+            return [
+                await self.redis.zrange(keys.LIMIT_GRANTS, 0, -1, withscores=True),
+                await self.redis.zrange(keys.LIMIT_LEASES, 0, -1, withscores=True),
+                await self.redis.hgetall(keys.LIMIT_COUNTS),
+            ]
+
+        return self.run(read())
+
+    @rule(target=permits)
+    def acquire(self) -> Any:
+        answer = self.ask()
+        if isinstance(answer, Denied):
+            assert answer.wait_ms > 0
+            return multiple()
+        assert answer.granted_at_ms == self.clock.now_ms()
+        return answer
+
+    @rule(permit=permits)
+    def acquire_again_after_a_lost_reply(self, permit: Permit) -> None:
+        if self.clock.now_ms() - permit.granted_at_ms > 3_600_000:
+            return  # nobody asks that late; the grant has left the books
+        before = self.contents()
+        assert self.run(self.ledger.grant(permit.id)) == permit
+        assert self.contents() == before
+
+    @rule(target=ended, permit=consumes(permits), outcome=st.sampled_from(list(Outcome)))
+    def release(self, permit: Permit, outcome: Outcome) -> Permit:
+        in_time = self.clock.now_ms() < permit.expires_at_ms
+        released = self.run(self.ledger.release(permit.id, outcome))
+        # The lease may have been swept before the clock was set back.
+        assert not released or in_time
+        self.released.add(permit.id)
+        return permit
+
+    @rule(permit=ended, outcome=st.sampled_from(list(Outcome)))
+    def release_again(self, permit: Permit, outcome: Outcome) -> None:
+        assert not self.run(self.ledger.release(permit.id, outcome))
+
+    @rule(permit=consumes(permits))
+    def holder_dies(self, permit: Permit) -> None:
+        """Nobody will release it; its request may run on."""
+
+    @rule(ms=STEPS_MS)
+    def time_passes(self, ms: int) -> None:
+        self.clock.advance(ms)
+
+    @rule(ms=st.integers(1, 100_000))
+    def clock_goes_back(self, ms: int) -> None:
+        self.clock.advance(-ms)
+
+    @rule(target=permits)
+    def the_wait_is_exact(self) -> Any:
+        answer = self.ask()
+        if isinstance(answer, Denied):
+            self.clock.advance(answer.wait_ms - 1)
+            early = self.ask()
+            assert early == Denied(1, answer.blocked_by) or answer.blocked_by == "clock"
+            self.clock.advance(1)
+            if answer.blocked_by == "clock":
+                return multiple()
+            answer = self.ask()
+        assert isinstance(answer, Permit)
+        return answer
+
+    @rule()
+    def limiter_is_created_anew(self) -> None:
+        self.run(self.redis.aclose())
+        self.connect()
+
+    @precondition(lambda self: self.granted)
+    @rule()
+    def the_snapshot_agrees_and_changes_nothing(self) -> None:
+        before = self.contents()
+        snapshot = self.run(self.ledger.snapshot())
+        assert self.contents() == before
+        answer = self.ask()
+        free = isinstance(answer, Permit)
+        assert free == (snapshot.next_free_in_s == 0)
+        if isinstance(answer, Denied):
+            assert answer == Denied(round(snapshot.next_free_in_s * 1000), snapshot.blocked_by)
+
+    @invariant()
+    def no_window_holds_more_starts_than_allowed(self) -> None:
+        """The worst case: the first of them started late, the last one at once."""
+        at_ms = sorted(permit.granted_at_ms for permit in self.granted.values())
+        for limit, window_ms in [
+            (LIMITS.requests_per_minute, 60_000),
+            (LIMITS.requests_per_hour, 3_600_000),
+        ]:
+            for first, last in zip(at_ms, at_ms[limit:], strict=False):
+                latest_start_of_first = first + 1000
+                assert last - latest_start_of_first > window_ms
+
+    @invariant()
+    def never_more_requests_at_once_than_allowed(self) -> None:
+        """A request runs until its release, or its time-out after the latest start."""
+        now_ms = self.clock.now_ms()
+        running = [
+            permit
+            for permit in self.granted.values()
+            if permit.id not in self.released
+            and permit.granted_at_ms <= now_ms <= permit.start_by_ms + TIMEOUT_MS
+        ]
+        assert len(running) <= LIMITS.concurrent
+
+
+def test_the_limits_hold_whatever_happens(valkey_server: StoreAddress) -> None:
+    class Machine(LimiterMachine):
+        address = valkey_server
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=60,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
