@@ -85,15 +85,15 @@ class StoreAddress:
 
 def parse_url(text: str) -> StoreAddress:
     """Read a store URL. Raises InvalidConfig, whose message never repeats what may be a secret."""
+    if "#" in text:
+        raise _bad_url("a # in a user name or password must be written %23")
     try:
         parts = urlsplit(text.strip())
         port = parts.port
     except ValueError:  # its message may quote a part of a password
-        raise _bad_url("its host or port cannot be read") from None
+        raise _bad_url("its host or port cannot be read (a / in a password is %2F)") from None
     if parts.scheme not in {"redis", "rediss", "unix"}:
         raise _bad_url("it has another scheme or none")
-    if parts.fragment:
-        raise _bad_url("a # must be written %23")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     username = unquote(parts.username) if parts.username else None
     password = unquote(parts.password) if parts.password else None
@@ -129,7 +129,7 @@ def connect(
     *,
     password: SecretStr | None = None,
     block_s: float = 0.0,
-    max_connections: int = 64,
+    max_connections: int = 512,
     single: bool = False,
     name: str = "novawf",
 ) -> Redis:
@@ -207,6 +207,11 @@ _UNFIT: Final = ("OOM", "MISCONF", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "NOR
 def _translated(error: Exception, where: str) -> Exception:
     from redis import exceptions as redis  # noqa: PLC0415
 
+    # The asyncio client hides what the store said to a new connection behind a ConnectionError.
+    while isinstance(error, redis.ConnectionError) and isinstance(
+        error.__cause__, redis.RedisError
+    ):
+        error = error.__cause__
     text = str(error)
     kind: type[Exception] = Internal
     what = f"refused a command: {text}"
