@@ -131,6 +131,8 @@ SCHEMA: tuple[Key, ...] = (
     Key("workflow:state:{nova}", "hash", "3600 s, settable", "the Nova's workflow state"),
     Key("novawf:wake:{nova}", "list", "none", "tokens that wake this Nova; at most 64"),
     Key("novawf:inbox:{nova}", "list", "none", "orders to this Nova's process; at most 256"),
+    Key(WORK_QUEUE, "stream", "none", "work that anyone may XADD (spec §2)"),
+    Key(ENTERPRISE_METRICS, "stream", "none", "every task change, for the enterprise's reports"),
     Key("nova.tasks.{nova}.todo", "stream", "none", "protocol records: created"),
     Key("nova.tasks.{nova}.progress", "stream", "none", "protocol records: in hand"),
     Key("nova.tasks.{nova}.completed", "stream", "none", "protocol records: ended"),
