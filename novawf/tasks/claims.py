@@ -220,6 +220,11 @@ class Claimant:
                 f"task {claim.task_id}: {self.nova} no longer has it (epoch {claim.epoch})"
             )
 
+    async def pass_on_wake(self) -> None:
+        """Give back a wake token that this Nova may not use (it is paused)."""
+        await self.redis.lpush(keys.WAKE_ANY, "1")
+        await self.redis.ltrim(keys.WAKE_ANY, 0, 63)
+
     async def wake(self, novas: Sequence[str]) -> None:
         """Wake Novas whose pinned tasks became ready; a hint, so a lost one costs only time."""
         for nova in novas:

@@ -39,6 +39,8 @@ class TaskTracker:
             raise NotFound(f"there is no task {task_id}")
         view = self._row(task_id, packed, json.loads(spec))
         ended = json.loads(result) if result else {}
+        if ended.get("nova") and view["status"] != "in_progress":
+            view["assignee"] = ended["nova"]  # who did it, once somebody has
         view["results"] = ended.pop("results", None)
         view["exit_code"] = ended.pop("exit_code", None)
         view["stdout_tail"] = ended.pop("stdout_tail", "")

@@ -26,16 +26,6 @@ end
 -- {-1, reason} stopped; {-2, reason} no valid safety verdict; {-3, reason} paused.
 -- Nothing starts without a valid verdict: safety fails closed here, in the claim itself.
 local function claim_next()
-  local last = redis.call('HGET', KEYS[2], 'claim:' .. nova)
-  if last then  -- the reply of this very claim was lost: give the same task again
-    local number, id, epoch = string.match(last, '^(%d+)|([^|]*)|(%d+)$')
-    if number == ARGV[5] then
-      local s = read_state(k.state, id)
-      if s and s.status == 'in_progress' and s.epoch == epoch and s.owner == nova then
-        return claimed(id, s)
-      end
-    end
-  end
   local gate = redis.call('HMGET', KEYS[1], 'stop', 'stop_reason', 'valid_until', 'verdict',
     'reason', 'paused', 'paused:' .. nova)
   if gate[1] == '1' then return {-1, gate[2] or ''} end
@@ -46,6 +36,16 @@ local function claim_next()
   if gate[6] == '1' then return {-3, 'the fleet is paused'} end
   if gate[7] == '1' then return {-3, 'this Nova is paused'} end
 
+  local last = redis.call('HGET', KEYS[2], 'claim:' .. nova)
+  if last then  -- the reply of this very claim was lost: give the same task again
+    local number, id, epoch = string.match(last, '^(%d+)|([^|]*)|(%d+)$')
+    if number == ARGV[5] then
+      local s = read_state(k.state, id)
+      if s and s.status == 'in_progress' and s.epoch == epoch and s.owner == nova then
+        return claimed(id, s)
+      end
+    end
+  end
   local due = redis.call('ZRANGEBYSCORE', k.delayed, '-inf', now, 'LIMIT', 0, 16)
   for i = 1, #due do
     redis.call('ZREM', k.delayed, due[i])

@@ -1,0 +1,1 @@
+"""Thin shells around novawf: the only code that knows Ray."""

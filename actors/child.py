@@ -1,0 +1,154 @@
+"""One supervised child: created, watched by one pending call, started again by policy.
+
+The policy is pure and lives in `novawf.supervision`; here its verdicts are carried out. "Starting"
+is never taken for "crashed": a child that takes its time has not exited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.handles import ActorHandle, cause_of, create
+from novawf.clock import Clock, iso
+from novawf.ids import unit_random
+from novawf.supervision.child_spec import ChildSpec
+from novawf.supervision.config import SupervisionSettings
+from novawf.supervision.verdict import ExitKind, Quarantine, Restart, RestartState, decide
+from novawf.workflow.identity import ChildKind, ChildRecord, ChildState
+
+log = logging.getLogger("novawf.actors")
+
+
+@dataclass(slots=True)
+class Child:
+    """What the supervisor knows of one child."""
+
+    spec: ChildSpec
+    kind: ChildKind
+    actor_name: str
+    actor_class: type
+    args: tuple[Any, ...]
+    policy: RestartState = field(default_factory=RestartState)
+    actor: ActorHandle | None = None
+    pid: int | None = None
+    epoch: int = 0
+    restarts: int = 0
+    state: ChildState = "stopped"
+    since: str = ""
+    cause: str = ""
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs, as far as the watch has told."""
+        return self.state == "running"
+
+    def record(self) -> ChildRecord:
+        """What is written to the store for `status`."""
+        return ChildRecord(
+            kind=self.kind,
+            pid=self.pid,
+            alive=self.alive,
+            restarts=self.restarts,
+            state=self.state,
+            since=self.since,
+            cause=self.cause,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What happens around a child's life; the fleet provides it."""
+
+    clock: Clock
+    settings: SupervisionSettings
+    changed: Callable[[Child], Awaitable[None]]
+    """Its state changed: publish it."""
+    born: Callable[[Child], None]
+    """It has a process: guard that."""
+    died: Callable[[Child, int, int], Awaitable[None]]
+    """Its process (pid, epoch) is gone: clean up after it."""
+    restarts: Callable[[Child], Awaitable[None]]
+    """It is about to be started again: count that."""
+    stopping: asyncio.Event
+
+
+async def supervise(child: Child, watch: Watch) -> None:
+    """Keep one child alive until the fleet stops or the policy gives it up."""
+    while not watch.stopping.is_set():
+        exit_kind, cause = await _live(child, watch)
+        if watch.stopping.is_set():
+            break
+        child.policy, verdict = decide(
+            child.spec,
+            exit_kind,
+            child.policy,
+            watch.clock.now_ms(),
+            watch.settings,
+            jitter=unit_random(),
+        )
+        if isinstance(verdict, Quarantine):
+            await _enter(child, watch, "quarantined", verdict.reason)
+            return
+        if not isinstance(verdict, Restart):
+            break
+        child.restarts += 1
+        await watch.restarts(child)
+        if verdict.after_s > 0:
+            await _enter(child, watch, "backing off", f"{cause}; again in {verdict.after_s:.1f} s")
+            if await _stopped_within(watch, verdict.after_s):
+                break
+    await _enter(child, watch, "stopped", child.cause)
+
+
+async def _live(child: Child, watch: Watch) -> tuple[ExitKind, str]:
+    """One life, from creation to its end; answers how it ended."""
+    await _enter(child, watch, "starting", child.cause)
+    started = False
+    try:
+        child.actor = await create(child.actor_name, child.actor_class, *child.args)
+        joined = asyncio.ensure_future(child.actor.join())
+        try:
+            born = await child.actor.start()
+            started = True
+            child.pid, child.epoch = born["pid"], born.get("epoch", 0)
+            watch.born(child)
+            child.policy = child.policy.ready(watch.clock.now_ms())
+            await _enter(child, watch, "running", child.cause)
+            child.ready.set()
+            await joined
+        finally:
+            joined.cancel()
+    except Exception as error:
+        # Whatever it was, the child is gone or of no use: the policy decides, we only name it.
+        kind, cause = ExitKind.CRASH, cause_of(error)
+        if child.actor is not None:
+            child.actor.kill()
+    else:
+        kind, cause = ExitKind.NORMAL, "ended"
+    finally:
+        child.ready.clear()
+        child.actor = None  # drop the dead handle: it holds the actor's name
+        pid, child.pid = child.pid, None
+    child.cause = cause
+    if started and pid is not None:
+        await watch.died(child, pid, child.epoch)
+    return kind, cause
+
+
+async def _enter(child: Child, watch: Watch, state: ChildState, cause: str) -> None:
+    child.state, child.cause = state, cause
+    child.since = iso(watch.clock.wall_s())
+    await watch.changed(child)
+
+
+async def _stopped_within(watch: Watch, timeout_s: float) -> bool:
+    try:
+        await asyncio.wait_for(watch.stopping.wait(), timeout_s)
+    except TimeoutError:
+        return False
+    return True

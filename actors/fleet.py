@@ -1,0 +1,425 @@
+"""The supervisor: starts, watches, restarts and drains the fleet. The one restart authority.
+
+Order of start: home and sentinel, then (side by side) Ray and the store with the keeper server,
+then the shared actors, then the Novas. Stop is the reverse. Everything a child's death leaves
+behind is cleaned up here: its processes (confirmed by the keeper server), then its tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Protocol
+
+from redis.exceptions import RedisError
+
+from actors.child import Child, Watch, supervise
+from actors.ground import Ground, StoreReport, fleet_clock
+from actors.limiter import LimiterActor
+from actors.metrics import MetricsActor
+from actors.nova import NovaActor
+from actors.safety import SafetyActor
+from actors.session import RaySession, token_file
+from novawf import fleet_view
+from novawf.clock import SystemClock, iso, monotonic_s
+from novawf.errors import ExecutorLost, NovawfError
+from novawf.ids import run_id as new_run_id
+from novawf.personality.profiles import profile_for
+from novawf.processes.home import write_fleet_file
+from novawf.processes.identity import process_start_time
+from novawf.processes.keeper import KeeperClient
+from novawf.settings import Settings
+from novawf.store import keys
+from novawf.store.anchor import anchor
+from novawf.store.connect import connect
+from novawf.supervision.child_spec import ChildSpec, check_child_specs
+from novawf.tasks.queue import TaskQueue
+from novawf.tasks.tracker import TaskTracker
+from novawf.telemetry.counters import count_restart
+from novawf.telemetry.ports import check_port_free
+from novawf.workflow.nova import NovaConfig
+
+log = logging.getLogger("novawf.actors")
+
+TEND_S = 0.5
+"""How often the supervisor looks after what cannot call: what died below, and silent leases."""
+DRAIN_S = 4.0
+"""Work in hand at a stop may end for so long; then it is handed back (a stop takes 10 s at most)."""
+CONFIRM_S = 10.0
+"""The longest wait for a dead Nova's processes to be confirmed gone; then its lease must expire."""
+QUIET_S = 2.0
+FIRST_WORK_S = 10.0
+"""`--until-idle` ends after QUIET_S without work, or FIRST_WORK_S when none ever came."""
+
+
+class Announcer(Protocol):
+    """Where the supervisor says what happens (live table or JSON lines)."""
+
+    def announce(self, event: str, **fields: Any) -> None:
+        """One event."""
+
+    def show(self, status: Mapping[str, Any]) -> None:
+        """The whole fleet, a few times a second."""
+
+
+class Fleet:
+    """One run of the supervisor on one machine."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        announcer: Announcer,
+        environment: Mapping[str, str],
+        *,
+        until_idle: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.announcer = announcer
+        self.until_idle = until_idle
+        self.run_id = new_run_id()
+        self.environment = {**environment, "NOVAWF_RUN_ID": self.run_id}
+        self.ground = Ground(settings, self.run_id, self.environment)
+        self.session = RaySession(
+            dashboard=settings.ray.dashboard,
+            dashboard_port=settings.ray.dashboard_port,
+            workers=min(len(settings.fleet.novas) + 3, 2 * (os.cpu_count() or 1) + 2),
+        )
+        self.children: list[Child] = []
+        self.exit_code = 0
+        self._signals = 0
+        self._errands: set[asyncio.Task[None]] = set()
+        self._blocked_before = 0
+
+    # -- start and stop: blocking, before and after the event loop ------------------------------
+
+    def run(self) -> int:
+        """The whole life of the fleet; returns the exit code. Raises NovawfError at the start."""
+        check_port_free(self.settings.metrics.host, self.settings.metrics.port, "metrics")
+        self.ground.own()
+        try:
+            report = self._start_below()
+            asyncio.run(self._live(report))
+        finally:
+            self.announcer.announce("stopping", what="ray")
+            self.session.stop()
+            self.ground.stop()
+        self.announcer.announce("stopped", exit_code=self.exit_code)
+        return self.exit_code
+
+    def _start_below(self) -> StoreReport:
+        """Ray in this thread (it wants the main one), store and keeper server in another."""
+        found: list[StoreReport] = []
+        failed: list[BaseException] = []
+
+        def start_ground() -> None:
+            try:
+                found.append(self.ground.start())
+                self._publish_address(found[0])
+            except BaseException as error:
+                failed.append(error)
+
+        self.announcer.announce("starting", home=str(self.settings.fleet.home))
+        thread = threading.Thread(target=start_ground, name="ground")
+        thread.start()
+        if self.settings.store.url is not None:
+            thread.join()  # a wrong URL or password is told before Ray's seconds, not after
+        if not failed:
+            self.session.start(self.environment)
+            for pid in self.session.pids():
+                self.ground.guard(pid, "ray")
+        thread.join()
+        if failed:
+            raise failed[0]
+        return found[0]
+
+    # -- the event loop -------------------------------------------------------------------------
+
+    async def _live(self, report: StoreReport) -> None:
+        self.stopping = asyncio.Event()
+        self.clock: SystemClock = fleet_clock(report)
+        self.redis: Any = connect(report.address, name="supervisor")
+        self.queue = TaskQueue(self.redis, self.clock, self.settings.tasks)
+        self.tracker = TaskTracker(self.redis, self.clock)
+        self.keeper = KeeperClient(self.ground.run_dir / "keeper.sock")
+        self._store_back_s = monotonic_s()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._signalled, number)
+        self.started_at = iso(self.clock.wall_s())
+        await self._publish_fleet(report, "starting")
+        await self.queue.release_all("the supervisor was restarted")
+        await self.queue.sweep_cascade()
+        self._blocked_before = (await self.tracker.counts())["blocked"]
+        self._make_children(report)
+        watch = Watch(
+            clock=self.clock,
+            settings=self.settings.supervision,
+            changed=self._changed,
+            born=self._born,
+            died=self._died,
+            restarts=self._count_restart,
+            stopping=self.stopping,
+        )
+        watches = [asyncio.create_task(supervise(child, watch)) for child in self.children]
+        others = [
+            asyncio.create_task(self._tend_loop()),
+            asyncio.create_task(self._show_loop()),
+            asyncio.create_task(self._announce_ready(report)),
+        ]
+        if self.until_idle:
+            others.append(asyncio.create_task(self._until_idle()))
+        try:
+            await self.stopping.wait()
+            await self._drain(watches)
+        finally:
+            for task in [*others, *watches]:
+                task.cancel()
+            await asyncio.gather(*others, *watches, return_exceptions=True)
+            await self._forget()
+            await self.redis.aclose()
+
+    def _make_children(self, report: StoreReport) -> None:
+        settings = self.settings
+        store = report.address
+        offset_ms = report.clock_offset_ms
+        shared: list[tuple[str, type, tuple[Any, ...]]] = [
+            ("safety", SafetyActor, (store, offset_ms, settings.safety)),
+            ("limiter", LimiterActor, (store, offset_ms, settings.limits)),
+            ("metrics", MetricsActor, (store, offset_ms, settings.metrics)),
+        ]
+        shutdown_s = settings.supervision.shutdown_s
+        self.children = [
+            Child(ChildSpec(name, shutdown_s=shutdown_s), "actor", name, actor_class, args)
+            for name, actor_class, args in shared
+        ]
+        for slot, nova in enumerate(settings.fleet.novas):
+            config = NovaConfig(
+                name=nova,
+                store=store,
+                clock_offset_ms=offset_ms,
+                log_dir=self.ground.log_dir,
+                keeper_socket=self.ground.run_dir / "keeper.sock",
+                profile=profile_for(nova, settings.personality),
+                pace=settings.fleet.pace,
+                tasks=settings.tasks,
+                phases=settings.phases,
+                completion=settings.completion,
+                executors=settings.executors,
+                env=self.environment,
+            )
+            spec = ChildSpec(nova, shutdown_s=shutdown_s)
+            self.children.append(Child(spec, "nova", f"nova-{slot:02d}", NovaActor, (config,)))
+        check_child_specs(child.spec for child in self.children)
+
+    # -- what happens to children ---------------------------------------------------------------
+
+    def _born(self, child: Child) -> None:
+        if child.pid is not None:
+            self.ground.guard(child.pid, child.spec.id)
+
+    async def _died(self, child: Child, pid: int, epoch: int) -> None:
+        """Clean up after a process that is gone. The next life does not wait for this."""
+        self.ground.unguard(pid)
+        if self.stopping.is_set():
+            return
+        self.announcer.announce("child_died", child=child.spec.id, pid=pid, cause=child.cause)
+        if child.kind == "nova":
+            self._background(self._free_tasks(child.spec.id, epoch, child.cause))
+
+    async def _free_tasks(self, nova: str, epoch: int, cause: str) -> None:
+        """Make a dead Nova's task ready again, once its processes are confirmed to be gone."""
+        try:
+            gone = await self.keeper.drain(f"{nova}:{epoch}", CONFIRM_S)
+        except ExecutorLost as error:
+            log.error("the processes of %s cannot be confirmed gone: %s", nova, error)
+            gone = False
+        if not gone:
+            self.announcer.announce("waiting_for_lease", nova=nova)
+            return
+        for released in await self.queue.release_owner(nova, cause, before_epoch=epoch + 1):
+            self.announcer.announce(
+                "task_released", task=released.task_id, nova=nova, status=released.status
+            )
+        await self.redis.lpush(keys.WAKE_ANY, "1")  # a wake token may have died with the Nova
+
+    async def _changed(self, child: Child) -> None:
+        """Publish a child's record. The store may be away: then the next change tells."""
+        self.announcer.announce(
+            "child_" + child.state.replace(" ", "_"),
+            child=child.spec.id,
+            restarts=child.restarts,
+            **({"cause": child.cause} if child.cause else {}),
+        )
+        try:
+            await self.redis.hset(keys.CHILDREN, child.spec.id, child.record().to_json())
+        except (RedisError, OSError) as error:
+            log.warning("the record of %s was not written: %s", child.spec.id, error)
+
+    async def _count_restart(self, child: Child) -> None:
+        """Telemetry fails open: a store that is away costs a count, not the restart."""
+        try:
+            await count_restart(self.redis, child.spec.id, child.cause or "ended")
+        except (RedisError, OSError) as error:
+            log.warning("the restart of %s was not counted: %s", child.spec.id, error)
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        async def guarded() -> None:
+            try:
+                await work
+            except (RedisError, OSError, NovawfError) as error:
+                log.error("cleaning up failed, the lease will do it: %s", error)
+
+        task = asyncio.create_task(guarded())
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+    # -- loops ----------------------------------------------------------------------------------
+
+    async def _tend_loop(self) -> None:
+        """Mend what died below, free what silent owners held, carry on blocked dependencies."""
+        while True:
+            await asyncio.sleep(TEND_S)
+            for mended in await asyncio.to_thread(self.ground.tend):
+                self.announcer.announce("mended", what=mended)
+            if (dead := self.session.dead_core()) is not None:
+                self.announcer.announce("ray_died", what=dead)
+                self.exit_code = 1
+                self.stopping.set()
+                return
+            try:
+                await self._reclaim()
+            except (RedisError, OSError, NovawfError) as error:
+                self._store_back_s = monotonic_s()
+                log.warning("the store is away: %s", error)
+
+    async def _reclaim(self) -> None:
+        """After an outage no lease is taken for expired until its owner had time to renew it."""
+        await self.redis.ping()
+        if monotonic_s() - self._store_back_s >= self.settings.tasks.lease_s:
+            for released in await self.queue.release_expired():
+                self.announcer.announce("lease_expired", task=released.task_id, nova=released.owner)
+        await self.queue.sweep_cascade()
+        await anchor(self.redis)
+
+    async def _show_loop(self) -> None:
+        while True:
+            try:
+                self.announcer.show(await fleet_view.status(self.redis, self.clock))
+            except (RedisError, OSError, NovawfError) as error:
+                log.warning("the fleet cannot be shown: %s", error)
+            await asyncio.sleep(TEND_S)
+
+    async def _announce_ready(self, report: StoreReport) -> None:
+        for child in self.children:
+            await child.ready.wait()
+        for pid in self.session.pids():
+            self.ground.guard(pid, "ray")
+        await self._publish_fleet(report, "running")
+        self.announcer.announce(
+            "fleet_started",
+            novas=list(self.settings.fleet.novas),
+            store=f"{report.probe.backend} {report.probe.version}, {report.probe.persistence}",
+            loss_window=report.probe.loss_text,
+            metrics=f"http://{self.settings.metrics.host}:{self.settings.metrics.port}/metrics",
+            dashboard=self.session.dashboard_url,
+            dashboard_token=str(token_file(self.environment)),
+        )
+        if report.epoch.rolled_back:
+            self.announcer.announce("store_rolled_back", detail=report.epoch.text)
+
+    async def _until_idle(self) -> None:
+        """Stop once nothing is queued or running."""
+        for child in self.children:
+            await child.ready.wait()
+        quiet_since_s, worked = monotonic_s(), False
+        while True:
+            counts = await self.tracker.counts()
+            if counts["pending"] or counts["in_progress"]:
+                quiet_since_s, worked = monotonic_s(), True
+            elif monotonic_s() - quiet_since_s >= (QUIET_S if worked else FIRST_WORK_S):
+                break
+            await asyncio.sleep(0.1)
+        if counts["blocked"] > self._blocked_before:
+            self.exit_code = 1
+        self.announcer.announce("idle", **counts)
+        self.stopping.set()
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def _signalled(self, number: int) -> None:
+        self._signals += 1
+        if self._signals == 1:
+            self.announcer.announce("draining", signal=signal.Signals(number).name)
+            self.stopping.set()
+            return
+        # Second signal: end now. The sentinel ends all that is left, as for a crash.
+        self.announcer.announce("ending_now")
+        os._exit(130)
+
+    async def _drain(self, watches: list[asyncio.Task[None]]) -> None:
+        """Let Novas end or hand back what they have in hand, in reverse order of start."""
+        novas = [child for child in reversed(self.children) if child.kind == "nova"]
+        drains = [self._quietly(child.actor.drain, DRAIN_S) for child in novas if child.actor]
+        await asyncio.gather(*drains)
+        waiting = [
+            watch
+            for child, watch in zip(self.children, watches, strict=True)
+            if child.kind == "nova" and child.alive
+        ]
+        if waiting:
+            await asyncio.wait(waiting, timeout=DRAIN_S + 2.0)
+        for child in reversed(self.children):
+            if child.actor is not None:
+                child.actor.kill()
+
+    async def _quietly(self, call: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        try:
+            await call(*args)
+        except Exception as error:
+            log.warning("a child could not be asked to drain: %s", error)
+
+    async def _forget(self) -> None:
+        """Leave no record that says something runs."""
+        try:
+            await self.redis.delete(keys.CHILDREN, keys.NOVAS, keys.FLEET)
+        except (RedisError, OSError) as error:
+            log.warning("the fleet's records stay in the store: %s", error)
+
+    # -- where commands find us -----------------------------------------------------------------
+
+    def _publish_address(self, report: StoreReport) -> None:
+        """`fleet.json`, as soon as the store answers: work can be queued while Ray starts."""
+        sentinel = self.ground.sentinel.pid
+        password_file = self.ground.password_file
+        write_fleet_file(
+            self.settings.fleet.home,
+            {
+                "pid": os.getpid(),
+                "run_id": self.run_id,
+                "store_url": report.address.redacted(),
+                "password_file": str(password_file) if password_file else None,
+                "metrics_port": self.settings.metrics.port,
+                "dashboard_url": self.session.dashboard_url,
+                "ray_token_file": str(token_file(self.environment)),
+                "started_at": iso(fleet_clock(report).wall_s()),
+                "sentinel_pid": sentinel,
+                "sentinel_start": process_start_time(sentinel),
+            },
+        )
+
+    async def _publish_fleet(self, report: StoreReport, state: str) -> None:
+        self._publish_address(report)
+        document = {
+            "state": state,
+            "started_at": self.started_at,
+            "run_id": self.run_id,
+            "pid": os.getpid(),
+            "store": json.loads(report.probe.model_dump_json()),
+            "limits": json.loads(self.settings.limits.model_dump_json()),
+        }
+        await self.redis.hset(keys.FLEET, "document", json.dumps(document))

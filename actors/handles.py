@@ -1,0 +1,134 @@
+"""Typed wrappers around Ray: every `.remote()` and every look-up by name is here.
+
+An actor's name stays taken while its owner still holds the dead handle (facts.md), so whoever
+recreates an actor drops the old handle first; `create` waits out the few milliseconds that Ray
+needs to free the name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from novawf.clock import monotonic_s
+
+log = logging.getLogger("novawf.actors")
+
+NAMESPACE = "novawf"
+LIMITER = "limiter"
+NAME_FREE_S = 5.0
+"""How long a dead actor's name may stay taken before that is an error."""
+
+_LOOK_AGAIN_S = (0.02, 0.05, 0.1, 0.25, 0.5)
+
+
+class ActorHandle:
+    """One life of one actor."""
+
+    def __init__(self, name: str, handle: Any) -> None:
+        self.name = name
+        self._handle = handle
+
+    async def start(self) -> dict[str, Any]:
+        """Make it ready; answers its pid, and a Nova's epoch. Raises what starting raised."""
+        answer: dict[str, Any] = await self._handle.start.remote()
+        return answer
+
+    async def join(self) -> str:
+        """Pends until it ends; raises within milliseconds of its death (facts.md: 9-13 ms)."""
+        answer: str = await self._handle.join.remote()
+        return answer
+
+    async def drain(self, limit_s: float) -> None:
+        """Ask a Nova to end what it has in hand."""
+        await self._handle.drain.remote(limit_s)
+
+    def kill(self) -> None:
+        """End its process now."""
+        ray.kill(self._handle, no_restart=True)
+
+
+async def create(name: str, actor_class: type, *args: Any) -> ActorHandle:
+    """Start an actor under a name in our namespace; its owner is this process.
+
+    Ray restarts nothing (`max_restarts=0`): the supervisor is the one restart authority.
+    """
+    remote_class = ray.remote(actor_class)
+    deadline_s = monotonic_s() + NAME_FREE_S
+    while True:
+        try:
+            handle = remote_class.options(
+                name=name,
+                namespace=NAMESPACE,
+                num_cpus=0,
+                max_restarts=0,
+                max_task_retries=0,
+            ).remote(*args)
+        except ValueError as error:  # "The name … is already taken"
+            if monotonic_s() > deadline_s:
+                raise RuntimeError(f"actor {name}: its name stays taken: {error}") from error
+            await asyncio.sleep(0.005)
+        else:
+            return ActorHandle(name, handle)
+
+
+def cause_of(error: BaseException) -> str:
+    """Why an actor ended, in a few words."""
+    if isinstance(error, RayActorError):
+        return "process died"
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, BaseException):
+        return f"{type(cause).__name__}: {cause}".splitlines()[0]
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+class LimiterHandle:
+    """The limiter as a Nova reaches it; finds the new one when the old one has died.
+
+    Nobody gets a permit meanwhile: callers wait and go on (architecture §8).
+    """
+
+    def __init__(self) -> None:
+        self._actor: Any = None
+
+    async def acquire(self, tier: str, caller: str) -> dict[str, Any]:
+        """Wait for a permit, through restarts of the limiter."""
+        tries = 0
+        while True:
+            try:
+                permit: dict[str, Any] = await self._call("acquire", tier, caller)
+            except (RayActorError, ValueError) as error:
+                await self._lost(error, tries)
+                tries += 1
+            else:
+                return permit
+
+    async def release(self, permit_id: str, ok: bool) -> None:
+        """The request ended. A limiter that is away costs the lease's remaining time, no more."""
+        for tries in range(3):
+            try:
+                await self._call("release", permit_id, ok)
+            except (RayActorError, ValueError) as error:
+                await self._lost(error, tries)
+            except RayError as error:
+                log.warning("permit %s was not released: %s", permit_id, cause_of(error))
+                return
+            else:
+                return
+
+    def _call(self, method: str, *args: Any) -> Awaitable[Any]:
+        if self._actor is None:
+            self._actor = ray.get_actor(LIMITER, namespace=NAMESPACE)
+        call: Awaitable[Any] = getattr(self._actor, method).remote(*args)
+        return call
+
+    async def _lost(self, error: Exception, tries: int) -> None:
+        self._actor = None
+        if tries == 0:
+            log.warning("the limiter is away: %s", cause_of(error))
+        await asyncio.sleep(_LOOK_AGAIN_S[min(tries, len(_LOOK_AGAIN_S) - 1)])

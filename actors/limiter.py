@@ -1,0 +1,70 @@
+"""The fleet's rate limiter as a Ray actor: a shell around `novawf.limits.rate_limiter`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+from novawf.clock import SystemClock
+from novawf.limits.config import LimitSettings
+from novawf.limits.rate_limiter import RateLimiter
+from novawf.store.connect import StoreAddress, connect
+
+
+class LimiterActor:
+    """Grants permits over the whole fleet; windows and leases are in the store."""
+
+    def __init__(self, store: StoreAddress, clock_offset_ms: int, settings: LimitSettings) -> None:
+        self._store = store
+        self._clock = SystemClock(clock_offset_ms)
+        self._settings = settings
+        self._limiter: RateLimiter | None = None
+        self._started = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return "limiter"
+
+    async def start(self) -> dict[str, Any]:
+        """Connect; answers its pid."""
+        redis = connect(self._store, name="limiter")
+        self._limiter = RateLimiter(redis, self._clock, self._settings)
+        self._started.set()
+        return {"pid": os.getpid()}
+
+    async def join(self) -> str:
+        """Pends for as long as the actor lives."""
+        await asyncio.Event().wait()
+        return "ended"
+
+    async def acquire(self, tier: str, caller: str) -> dict[str, Any]:
+        """Wait for a permit; answers it as a JSON object."""
+        limiter = await self._ready()
+        permit = await limiter.acquire(tier, caller)
+        return {
+            "id": permit.id,
+            "granted_at_ms": permit.granted_at_ms,
+            "start_by_ms": permit.start_by_ms,
+            "expires_at_ms": permit.expires_at_ms,
+        }
+
+    async def release(self, permit_id: str, ok: bool) -> None:
+        """The request under a permit ended, well or not."""
+        limiter = await self._ready()
+        await limiter.release(permit_id, ok)
+
+    async def void(self, permit_id: str) -> None:
+        """A permit will not be used: its request did not start in time."""
+        limiter = await self._ready()
+        await limiter.void(permit_id)
+
+    async def waiting(self) -> int:
+        """How many callers are in line."""
+        return (await self._ready()).waiting
+
+    async def _ready(self) -> RateLimiter:
+        """A call may arrive while it still connects."""
+        await self._started.wait()
+        if self._limiter is None:
+            raise RuntimeError("the limiter has not started")
+        return self._limiter

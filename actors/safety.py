@@ -1,0 +1,47 @@
+"""The safety orchestrator as a Ray actor: a shell around `novawf.safety.orchestrator`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+from novawf.clock import SystemClock
+from novawf.safety.config import SafetySettings
+from novawf.safety.orchestrator import SafetyOrchestrator
+from novawf.safety.store_monitor import StoreReachable
+from novawf.store.connect import StoreAddress, connect
+
+
+class SafetyActor:
+    """Renews the safety verdict; while it is dead the verdict runs out and nothing starts."""
+
+    def __init__(self, store: StoreAddress, clock_offset_ms: int, settings: SafetySettings) -> None:
+        self._store = store
+        self._clock = SystemClock(clock_offset_ms)
+        self._settings = settings
+        self._orchestrator: SafetyOrchestrator | None = None
+        self._started = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return "safety"
+
+    async def start(self) -> dict[str, Any]:
+        """Connect; answers its pid."""
+        redis = connect(self._store, name="safety")
+        self._orchestrator = SafetyOrchestrator(
+            redis,
+            self._clock,
+            self._settings,
+            [StoreReachable(redis, self._clock, self._settings, store=self._store)],
+            self._store,
+        )
+        self._started.set()
+        return {"pid": os.getpid()}
+
+    async def join(self) -> str:
+        """Evaluate and renew for as long as the actor lives."""
+        await self._started.wait()
+        if self._orchestrator is not None:
+            await self._orchestrator.run()
+        return "ended"

@@ -1,0 +1,76 @@
+"""The Ray session of one supervisor: started, watched by its pids, and ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+
+from actors.handles import NAMESPACE
+
+OBJECT_STORE_BYTES = 80 * 2**20
+"""The least that Ray is content with (facts.md): nothing of ours travels through it."""
+
+
+class RaySession:
+    """A local Ray, owned by this process."""
+
+    def __init__(self, *, dashboard: bool, dashboard_port: int | None, workers: int) -> None:
+        self.dashboard = dashboard
+        self.dashboard_port = dashboard_port
+        self.workers = workers
+        self.dashboard_url: str | None = None
+        self._cores: list[tuple[str, psutil.Process]] = []
+
+    def start(self, environment: Mapping[str, str]) -> None:
+        """Start Ray; blocks for 3 to 8 s. `environment` is what all its processes inherit."""
+        # Ray reads these from the environment of its driver alone.
+        os.environ.update(environment)  # noqa: TID251
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # noqa: TID251
+        context = ray.init(
+            namespace=NAMESPACE,
+            num_cpus=self.workers,
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=self.dashboard,
+            dashboard_port=self.dashboard_port,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=False,
+        )
+        self.dashboard_url = _dashboard_url(context)
+        self._cores = [
+            (process.name(), process)
+            for process in psutil.Process().children()
+            if process.name() in ("raylet", "gcs_server")
+        ]
+
+    def pids(self) -> list[int]:
+        """Every process below this one that Ray started, as of now."""
+        return [process.pid for process in psutil.Process().children(recursive=True)]
+
+    def dead_core(self) -> str | None:
+        """Name of a core process (raylet, gcs_server) that died; a dead GCS fails no call."""
+        for name, process in self._cores:
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                return name
+        return None
+
+    def stop(self) -> None:
+        """End Ray."""
+        ray.shutdown()
+
+
+def token_file(environment: Mapping[str, str]) -> Path:
+    """Where Ray keeps the token that its dashboard asks for."""
+    named = environment.get("RAY_AUTH_TOKEN_PATH")
+    return Path(named) if named else Path.home() / ".ray" / "auth_token"
+
+
+def _dashboard_url(context: Any) -> str | None:
+    address = getattr(context, "dashboard_url", None)
+    return f"http://{address}" if address else None

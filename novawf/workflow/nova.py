@@ -1,0 +1,319 @@
+"""One life of one Nova: its identity, its connections, its loops. No Ray in here.
+
+`start()` takes the identity (which fences off every earlier life) and reads the kept state;
+`run()` steps through the cycle until it is drained or its identity goes to another. Next to the
+cycle run the heartbeat, which renews the lease of the task in hand, and the reader of orders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from novawf import ids
+from novawf.clock import SystemClock
+from novawf.errors import CorruptState, Fenced
+from novawf.executors.base import Executor
+from novawf.executors.config import ExecutorSettings
+from novawf.executors.registry import build_executors
+from novawf.personality.config import CompletionSettings
+from novawf.personality.profiles import Profile
+from novawf.personality.rhythm import idle_pause_s
+from novawf.processes.keeper import KeeperClient
+from novawf.store import keys
+from novawf.store.connect import StoreAddress, connect
+from novawf.tasks.claims import Beat, Claim, Claimant, take_identity
+from novawf.tasks.config import TaskSettings
+from novawf.workflow.attempt import ApiLimiter, Attempt, AttemptRunner
+from novawf.workflow.config import PhaseSettings
+from novawf.workflow.cycle import Cycle
+from novawf.workflow.identity import NovaBeat
+from novawf.workflow.state_data import StateData
+from novawf.workflow.states import State
+from novawf.workflow.steps import Steps
+from novawf.workflow.verdict_view import VerdictView
+from novawf.workflow.waking import WorkWaiter, read_orders
+
+log = logging.getLogger("novawf.workflow")
+
+SETTLED_S = 0.05
+"""A state that lasts longer is published; quicker ones cost no round trip of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class NovaConfig:
+    """Everything a Nova's process needs to know. Travels to it once, at its start."""
+
+    name: str
+    store: StoreAddress
+    clock_offset_ms: int
+    log_dir: Path
+    keeper_socket: Path
+    profile: Profile
+    pace: float = 1.0
+    tasks: TaskSettings = field(default_factory=TaskSettings)
+    phases: PhaseSettings = field(default_factory=PhaseSettings)
+    completion: CompletionSettings = field(default_factory=CompletionSettings)
+    executors: ExecutorSettings = field(default_factory=ExecutorSettings)
+    env: Mapping[str, str] = field(default_factory=dict)
+    state_ttl_s: int = 3600
+
+
+class NovaRuntime:
+    """A Nova at work."""
+
+    def __init__(self, config: NovaConfig, limiter: ApiLimiter | None = None) -> None:
+        self.config = config
+        self.limiter = limiter
+        self.clock = SystemClock(config.clock_offset_ms)
+        self.epoch = 0
+        self._loops: list[asyncio.Task[Any]] = []
+        self._posts: set[asyncio.Task[None]] = set()
+        self._kick = asyncio.Event()
+        self._settle: asyncio.TimerHandle | None = None
+        self._fenced: Fenced | None = None
+        self._since_ms = 0
+        self._published_state: State | None = None
+
+    async def start(self) -> int:
+        """Take the identity and read the kept state. Returns the epoch. Raises redis' errors."""
+        config = self.config
+        block_s = config.tasks.idle_wait_s
+        self.redis = connect(config.store, name=f"nova-{config.name}")
+        self._waiting = connect(config.store, block_s=block_s, name=f"nova-{config.name}-work")
+        self._orders = connect(config.store, block_s=block_s, name=f"nova-{config.name}-orders")
+        self.epoch = await take_identity(self.redis, config.name)
+        self.data = await self._kept_state()
+        self.executors = build_executors(
+            KeeperClient(config.keeper_socket), config.executors, config.env
+        )
+        self.claimant = Claimant(
+            self.redis, self.clock, config.tasks, config.name, self.epoch, config.state_ttl_s
+        )
+        self.verdict = VerdictView(self.clock)
+        self.steps = Steps(
+            data=self.data,
+            clock=self.clock,
+            claimant=self.claimant,
+            runner=AttemptRunner(
+                nova=config.name,
+                nova_epoch=self.epoch,
+                log_dir=config.log_dir,
+                executor=self._executor,
+                settings=config.tasks,
+                clock=self.clock,
+                limiter=self.limiter,
+                post_progress=self._post_progress,
+            ),
+            waiter=WorkWaiter(self._waiting, config.name),
+            verdict=self.verdict,
+            phases=config.phases,
+            completion=config.completion,
+            pace=config.pace,
+            rhythm_s=self._rhythm_s,
+            jitter=ids.unit_random,
+            beat=self._beat,
+            settled=self._settled,
+        )
+        self.cycle = Cycle(self.data, self.steps.handlers(), self.verdict)
+        return self.epoch
+
+    async def run(self) -> str:
+        """Work until drained; returns why it ended. Raises Fenced when another took over."""
+        self._loops = [
+            asyncio.create_task(self._beat_loop()),
+            asyncio.create_task(
+                read_orders(
+                    self._orders, self.config.name, self.config.tasks.idle_wait_s, self._obey
+                )
+            ),
+        ]
+        try:
+            while not (self.steps.draining and self.steps.idle):
+                if self._fenced is not None:
+                    raise self._fenced
+                await self.cycle.execute_cycle()
+            if self._fenced is not None:
+                raise self._fenced
+            await self._last_words()
+            return "drained"
+        finally:
+            await self._close()
+
+    def drain(self, limit_s: float) -> None:
+        """Take nothing new; end what is in hand within `limit_s`, or hand it back."""
+        self.steps.draining = True
+        self.steps.interrupt.set()
+        asyncio.get_running_loop().call_later(limit_s, self._interrupt, "handed_back")
+
+    def view(self) -> dict[str, Any]:
+        """How this Nova is, from its own memory."""
+        return {
+            "id": self.config.name,
+            "epoch": self.epoch,
+            "state": self.data.current_state.value,
+            "cycles": self.data.total_cycles_completed,
+            "task": self.data.task_in_hand or None,
+            "safety": self.data.safety_status,
+            "last_error": self.cycle.last_error or None,
+        }
+
+    async def _kept_state(self) -> StateData:
+        """What the life before this one kept; a new record where there is none or it is broken."""
+        key = keys.workflow_state(self.config.name)
+        redis: Any = self.redis
+        fields = await redis.hgetall(key)
+        data = StateData()
+        if fields:
+            try:
+                data = StateData.from_hash(fields, key)
+                data.resumed_from = data.current_state
+            except CorruptState as error:
+                log.error("%s; this Nova starts anew", error)
+                await redis.delete(key)
+                data = StateData()
+        data.current_state = State.INITIALIZING
+        data.task_in_hand = ""
+        data.owner_epoch = self.epoch
+        data.session_start_time = self.clock.now_ms()
+        return data
+
+    def _executor(self, name: str) -> Executor:
+        return self.executors[name]
+
+    def _rhythm_s(self) -> float:
+        config = self.config
+        if config.pace <= 0:
+            return config.tasks.idle_wait_s
+        load = os.getloadavg()[0] / (os.cpu_count() or 1)
+        hour = int(self.clock.wall_s() // 3600 % 24)
+        return idle_pause_s(config.profile, config.pace, load, hour)
+
+    def _settled(self) -> None:
+        """The cycle is about to stay where it is: publish that if it really does."""
+        if self._settle is not None:
+            self._settle.cancel()
+        self._settle = asyncio.get_running_loop().call_later(SETTLED_S, self._publish)
+
+    def _publish(self) -> None:
+        self._settle = None
+        if self.data.current_state is not self._published_state or self.steps.attempt is not None:
+            self._kick.set()
+
+    async def _beat(self) -> Beat:
+        """One heartbeat. Raises Fenced, or redis' errors."""
+        state = self.data.current_state
+        if state is not self._published_state:
+            self._published_state = state
+            self._since_ms = self.clock.now_ms()
+        attempt = self.steps.attempt
+        claim = attempt.claim if attempt is not None and attempt.outcome is None else None
+        beat = await self.claimant.beat(
+            self._heartbeat(attempt),
+            "PAUSED" if state is State.SAFETY_PAUSE else "ACTIVE",
+            claim,
+            self.data.to_hash(),
+        )
+        if claim is not None and attempt is self.steps.attempt and attempt is not None:
+            if not beat.lease_held and attempt.outcome is None:
+                attempt.interrupt("lost")
+            elif beat.cancel:
+                attempt.interrupt("cancelled")
+            elif beat.stopped:
+                attempt.interrupt("stopped")
+        return beat
+
+    def _heartbeat(self, attempt: Attempt | None) -> str:
+        now_ms = self.clock.now_ms()
+        return NovaBeat(
+            pid=os.getpid(),
+            epoch=self.epoch,
+            state=self.data.current_state.value,
+            phase=self.data.current_phase.value,
+            task=attempt.claim.task_id if attempt else "",
+            title=attempt.claim.spec["title"][:80] if attempt else "",
+            cycles=self.data.total_cycles_completed,
+            seen_ms=now_ms,
+            progress_ms=attempt.last_sign_ms if attempt else now_ms,
+            since_ms=self._since_ms,
+        ).to_json()
+
+    async def _beat_loop(self) -> None:
+        """Heartbeats: soon after a lasting change, else by the lease or the idle wait."""
+        settings = self.config.tasks
+        while True:
+            pause_s = settings.lease_s / 3 if self.steps.attempt else settings.idle_wait_s
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._kick.wait(), pause_s)
+            self._kick.clear()
+            try:
+                self.verdict.learn(await self._beat())
+            except Fenced as fenced:
+                self._fenced = fenced
+                self._interrupt("lost")
+                self.steps.draining = True
+                self.steps.interrupt.set()
+                return
+            except (RedisError, OSError) as error:
+                log.warning("heartbeat: %s", error)
+                await asyncio.sleep(min(0.5, settings.lease_s / 10))
+                self._kick.set()
+
+    def _obey(self, order: Mapping[str, Any]) -> None:
+        """One order from the inbox."""
+        op = order["op"]
+        attempt = self.steps.attempt
+        if op == "cancel":
+            same = attempt is not None and attempt.claim.task_id == order["task"]
+            if same and attempt is not None and str(attempt.claim.epoch) == str(order["epoch"]):
+                attempt.interrupt("cancelled")
+        elif op == "stop":
+            self.verdict.order("stopped: emergency stop")
+            self._interrupt("stopped")
+        else:
+            log.warning("inbox: the order %r is unknown", op)
+
+    def _interrupt(self, why: Any) -> None:
+        if self.steps.attempt is not None:
+            self.steps.attempt.interrupt(why)
+
+    def _post_progress(self, claim: Claim, percent: float | None, text: str) -> None:
+        """Post in the background: work does not wait for its progress to be written."""
+        post = asyncio.ensure_future(self._posted(claim, percent, text))
+        self._posts.add(post)
+        post.add_done_callback(self._posts.discard)
+
+    async def _posted(self, claim: Claim, percent: float | None, text: str) -> None:
+        try:
+            await self.claimant.progress(claim, percent, text)
+        except (Fenced, RedisError, OSError) as error:  # telemetry: never the work's concern
+            log.warning("progress of %s was not posted: %s", claim.task_id, error)
+
+    async def _last_words(self) -> None:
+        try:
+            await self._beat()
+        except (Fenced, RedisError, OSError) as error:
+            log.warning("last heartbeat: %s", error)
+
+    async def _close(self) -> None:
+        if self._settle is not None:
+            self._settle.cancel()
+        await self.steps.waiter.close()
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, *self._posts, return_exceptions=True)
+        for executor in self.executors.values():
+            await executor.close()
+        closing: list[Callable[[], Any]] = [
+            client.aclose for client in (self.redis, self._waiting, self._orders)
+        ]
+        for close in closing:
+            await close()

@@ -1,0 +1,46 @@
+"""What a Nova knows of the safety verdict, from the replies of its own claims and heartbeats.
+
+The claim script enforces the verdict (architecture §5), so an old "safe" here can start nothing;
+this copy is what lets a step be refused, and the reason shown, without a round trip. It begins
+unsafe: until the store has once said otherwise, nothing may start.
+"""
+
+from __future__ import annotations
+
+from novawf.clock import Clock
+from novawf.tasks.claims import Beat, Halted
+
+
+class VerdictView:
+    """The last verdict that reached this Nova."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self._reason: str | None = "no safety verdict yet"
+
+    def confirm(self) -> None:
+        """The store let a claim through, or had nothing: its verdict is good."""
+        self._reason = None
+
+    def halt(self, halted: Halted) -> None:
+        """The store refused a claim."""
+        self._reason = f"{halted.kind}: {halted.reason}" if halted.reason else halted.kind
+
+    def order(self, reason: str) -> None:
+        """An order came in before the next claim would have told."""
+        self._reason = reason
+
+    def learn(self, beat: Beat) -> None:
+        """Take over what a heartbeat brought."""
+        if beat.stopped:
+            self._reason = "stopped: emergency stop"
+        elif beat.paused:
+            self._reason = "paused"
+        elif beat.valid_until_ms < self.clock.now_ms():
+            self._reason = "unsafe: the safety verdict has expired"
+        else:
+            self._reason = None
+
+    def unsafe_reason(self) -> str | None:
+        """Why nothing may start, or None."""
+        return self._reason
