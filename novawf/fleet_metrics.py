@@ -1,0 +1,337 @@
+"""The fleet as Prometheus sees it (architecture §6, "Metrics"): read from the store, then shown.
+
+Counters live in the store, written by the same scripts as the changes they count, so they are
+exact and survive a crash of whoever shows them. `read` takes a snapshot as plain data, `families`
+turns one into metric families and is pure. Nothing here decides anything, and what the store does
+not hold (or what is broken there) has no series rather than a made-up one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from novawf import ids
+from novawf.clock import Clock, SystemClock
+from novawf.errors import CorruptState
+from novawf.fleet_view import novas
+from novawf.limits.config import LimitSettings
+from novawf.limits.ledger import Outcome, Windows
+from novawf.safety.gate import GateView, parse_gate
+from novawf.store import keys
+from novawf.store.connect import StoreAddress, connect_sync, translate_errors
+from novawf.tasks.model import TIER_MS, Status
+from novawf.tasks.state import TaskState
+from novawf.telemetry.counters import latency, number, restarts
+from novawf.telemetry.prometheus import FleetCollector, MetricsServer, histogram
+from novawf.workflow.identity import ChildRecord, NovaBeat
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+T = TypeVar("T")
+
+TIERS_UP_TO: Final = 5_000
+"""A queue up to this long is broken down by tier, which costs a look at each task (0.5 µs in the
+store, 1 µs here, measured); a longer one shows its length as tier `all`. The sum over tiers is the
+depth either way."""
+_CHUNK: Final = 1_000
+"""States asked for at once: a Nova's claim never waits longer than the store needs for these."""
+_FROM_TIER_ON: Final = len(TaskState._fields) - TaskState._fields.index("tier_ms")
+_TIER_NAMES: Final = {str(offset_ms): tier for tier, offset_ms in TIER_MS.items()}
+_STATUSES: Final = tuple(status.value for status in Status)
+_OUTCOMES: Final = (*(outcome.value for outcome in Outcome), "expired")
+_ENDED: Final = ("completed", "blocked", "retry", "requeue", "lost")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The store's figures at one moment."""
+
+    document: Mapping[str, Any]
+    """What the supervisor said of itself and of the store (`keys.FLEET`)."""
+    novas: tuple[Mapping[str, Any], ...]
+    """Rows of `fleet_view.novas`."""
+    cycles: Mapping[str, int]
+    """Nova → cycles in all its lives. From its last beat even when that is of a dead process:
+    a counter that fell to 0 and came back would be counted twice."""
+    records: Mapping[str, ChildRecord]
+    gate: GateView | None
+    now_ms: int
+    counts: Mapping[str, str]
+    depth: Mapping[str, int]
+    streams: Mapping[str, int]
+    minute_used: int
+    hour_used: int
+    in_use: int
+    outcomes: Mapping[str, str]
+
+
+def serve_metrics(store: StoreAddress, clock_offset_ms: int, host: str, port: int) -> MetricsServer:
+    """A server of the fleet's metrics, not started yet."""
+    redis = connect_sync(store, name="metrics")
+    clock = SystemClock(clock_offset_ms)
+    collector = FleetCollector(lambda: families(read(redis, clock, store)))
+    return MetricsServer(collector, host, port)
+
+
+def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> Snapshot:
+    """Ask the store, in two round trips and one per thousand queued tasks.
+
+    `store` is named in errors. Raises StoreUnreachable and its like.
+    """
+    now_ms = clock.now_ms()
+    windows = Windows()
+    with translate_errors(store):
+        with redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(keys.FLEET)
+            pipe.hgetall(keys.CHILDREN)
+            pipe.hgetall(keys.NOVAS)
+            pipe.hgetall(keys.GATE)
+            pipe.hgetall(keys.TASK_COUNTS)
+            pipe.hgetall(keys.LIMIT_COUNTS)
+            # The windows of peek.lua, which needs the limits themselves and so a second look.
+            for window_ms in (windows.minute_ms, windows.hour_ms):
+                from_ms = now_ms - window_ms - windows.start_within_ms
+                pipe.zcount(keys.LIMIT_GRANTS, from_ms, "+inf")
+            pipe.zcount(keys.LIMIT_LEASES, f"({now_ms}", "+inf")
+            pipe.zcard(keys.READY)
+            pipe.zcard(keys.PINNED)
+            fleet, children, beating, held, counts, outcomes, minute, hour, in_use, *ready = (
+                pipe.execute()
+            )
+        records = _parsed(children, ChildRecord.from_json)
+        beats = _parsed(beating, NovaBeat.from_json)
+        gate = _gate(held)
+        rows = novas(records, beats, now_ms, 0.0, gate.paused_novas if gate else frozenset())
+        names = [row["id"] for row in rows]
+        depth, streams = _depth_and_streams(redis, sum(ready), names)
+    return Snapshot(
+        document=_object(fleet.get("document", "")),
+        novas=tuple(rows),
+        cycles={name: beats[name].cycles for name in names if name in beats},
+        records=records,
+        gate=gate,
+        now_ms=now_ms,
+        counts=counts,
+        depth=depth,
+        streams=streams,
+        minute_used=minute,
+        hour_used=hour,
+        in_use=in_use,
+        outcomes=outcomes,
+    )
+
+
+def families(at: Snapshot) -> Iterator[Metric]:
+    """Everything architecture §6 names that exists, `store_up` aside (the collector knows it)."""
+    yield from _nova_families(at)
+    yield from _task_families(at)
+    yield from _limit_families(at)
+    yield from _safety_families(at)
+    restarted = CounterMetricFamily(
+        "novawf_restarts", "Restarts of a child of the supervisor.", labels=("child", "cause")
+    )
+    for child, cause, count in _restarts(at):
+        restarted.add_metric((child, cause), count)
+    yield restarted
+    lengths = GaugeMetricFamily(
+        "novawf_stream_length", "Entries of a protocol stream.", labels=("stream",)
+    )
+    for stream, length in at.streams.items():
+        lengths.add_metric((stream,), length)
+    yield lengths
+    store = at.document.get("store")
+    if isinstance(store, dict) and "loss_window_s" in store:
+        window_s = store["loss_window_s"]
+        yield GaugeMetricFamily(
+            "novawf_store_loss_window_seconds",
+            "Acknowledged writes that a crash of the store's machine may take, in seconds.",
+            value=math.inf if window_s is None else float(window_s),
+        )
+
+
+def _nova_families(at: Snapshot) -> Iterable[Metric]:
+    up = GaugeMetricFamily(
+        "novawf_nova_up", "1 while the Nova is alive and listening.", labels=("nova",)
+    )
+    state = GaugeMetricFamily(
+        "novawf_nova_state", "1 for the state the Nova is in.", labels=("nova", "state")
+    )
+    cycles = CounterMetricFamily("novawf_cycles", "Cycles completed.", labels=("nova",))
+    for row in at.novas:
+        name = row["id"]
+        up.add_metric((name,), int(row["alive"] and row["listening"]))
+        state.add_metric((name, row["state"]), 1)
+        cycles.add_metric((name,), at.cycles.get(name, 0))
+    return up, state, cycles
+
+
+def _task_families(at: Snapshot) -> Iterable[Metric]:
+    total = CounterMetricFamily(
+        "novawf_tasks",
+        "Tasks admitted, and attempts ended by their verdict: an attempt may end in a retry, "
+        "be handed back (requeue) or be lost with its Nova.",
+        labels=("status",),
+    )
+    total.add_metric(("admitted",), number(at.counts.get("admitted")))
+    for verdict in _ENDED:
+        total.add_metric((verdict,), number(at.counts.get(f"ended:{verdict}")))
+    now = GaugeMetricFamily("novawf_tasks_now", "Tasks by their status now.", labels=("status",))
+    for status in _STATUSES:
+        now.add_metric((status,), max(0, number(at.counts.get(status))))
+    depth = GaugeMetricFamily(
+        "novawf_queue_depth",
+        f"Tasks that may start now. By tier up to {TIERS_UP_TO}, beyond that as tier all.",
+        labels=("tier",),
+    )
+    for tier, count in at.depth.items():
+        depth.add_metric((tier,), count)
+    return (
+        total,
+        now,
+        depth,
+        histogram(
+            "novawf_task_duration_seconds",
+            "From an attempt's start to its end.",
+            latency(at.counts, "duration"),
+        ),
+        histogram(
+            "novawf_claim_latency_seconds",
+            "The store's answer to a claim.",
+            latency(at.counts, "claim"),
+        ),
+        histogram(
+            "novawf_wake_latency_seconds",
+            "From ready to started, for tasks that found an idle Nova.",
+            latency(at.counts, "wake"),
+        ),
+    )
+
+
+def _limit_families(at: Snapshot) -> Iterator[Metric]:
+    ended = CounterMetricFamily(
+        "novawf_api_requests", "API permits by how they ended.", labels=("outcome",)
+    )
+    for outcome in _OUTCOMES:
+        ended.add_metric((outcome,), number(at.outcomes.get(outcome)))
+    yield ended
+    yield GaugeMetricFamily(
+        "novawf_api_concurrency_in_use", "API requests in flight.", value=at.in_use
+    )
+    limits = _limits(at.document.get("limits"))
+    if limits is not None:
+        remaining = GaugeMetricFamily(
+            "novawf_api_limit_remaining", "Requests left in a window.", labels=("window",)
+        )
+        remaining.add_metric(("minute",), max(0, limits.requests_per_minute - at.minute_used))
+        remaining.add_metric(("hour",), max(0, limits.requests_per_hour - at.hour_used))
+        yield remaining
+
+
+def _safety_families(at: Snapshot) -> Iterable[Metric]:
+    gate = at.gate
+    if gate is None:
+        return ()
+    paused = GaugeMetricFamily(
+        "novawf_safety_paused",
+        "1 while this keeps the Nova from starting anything: the emergency stop, "
+        "a verdict that is unsafe or has run out, a pause.",
+        labels=("nova", "mechanism"),
+    )
+    unsafe = not gate.is_safe or gate.valid_until_ms < at.now_ms
+    for row in at.novas:
+        name = row["id"]
+        paused.add_metric((name, "stop"), int(gate.stopped))
+        paused.add_metric((name, "verdict"), int(unsafe))
+        paused.add_metric((name, "pause"), int(gate.is_paused(name)))
+    stop = GaugeMetricFamily(
+        "novawf_stop", "1 while the emergency stop is on.", value=int(gate.stopped)
+    )
+    return paused, stop
+
+
+def _restarts(at: Snapshot) -> Iterator[tuple[str, str, int]]:
+    """Restarts by cause; of a child whose causes nobody counted, the supervisor's own number."""
+    counted = sorted(restarts(at.counts))
+    yield from counted
+    known = {child for child, _, _ in counted}
+    for child, record in at.records.items():
+        if child not in known:
+            yield child, "unknown", record.restarts
+
+
+def _depth_and_streams(
+    redis: Redis, depth: int, names: list[str]
+) -> tuple[dict[str, int], dict[str, int]]:
+    streams = [keys.WORK_QUEUE]
+    for name in (ids.FLEET, *names):
+        streams += (keys.todo(name), keys.progress(name), keys.completed(name))
+    by_tier = 0 < depth <= TIERS_UP_TO
+    with redis.pipeline(transaction=False) as pipe:
+        for stream in streams:
+            pipe.xlen(stream)
+        if by_tier:
+            pipe.zrange(keys.READY, 0, -1)
+            pipe.zrange(keys.PINNED, 0, -1)
+        replies = pipe.execute()
+    lengths = {name: length for name, length in zip(streams, replies, strict=False) if length}
+    if depth > TIERS_UP_TO:
+        return {"all": depth}, lengths
+    tiers = dict.fromkeys(TIER_MS, 0)
+    if by_tier:
+        ready, pinned = replies[-2:]
+        for tier, count in _tiers(redis, [*ready, *(m.rsplit("|", 1)[1] for m in pinned)]).items():
+            tiers[tier] = tiers.get(tier, 0) + count
+    return tiers, lengths
+
+
+def _tiers(redis: Redis, task_ids: list[str]) -> dict[str, int]:
+    """How many of these tasks are of each tier. A tier never changes, so when is no matter."""
+    found: Counter[str] = Counter()
+    for start in range(0, len(task_ids), _CHUNK):
+        states: Any = redis.hmget(keys.TASK_STATE, task_ids[start : start + _CHUNK])
+        found.update(s.rsplit("|", _FROM_TIER_ON)[1] for s in states if s)
+    return {_TIER_NAMES.get(offset_ms, "other"): count for offset_ms, count in found.items()}
+
+
+def _parsed(texts: Mapping[str, str], parse: Callable[[str], T]) -> dict[str, T]:
+    """What can be read of a hash of records; one that is broken hides itself, not the others."""
+    records = {}
+    for name, text in sorted(texts.items()):
+        with contextlib.suppress(CorruptState):
+            records[name] = parse(text)
+    return records
+
+
+def _gate(fields: Mapping[str, str]) -> GateView | None:
+    try:
+        return parse_gate(fields)
+    except ValueError:
+        return None
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _limits(said: object) -> LimitSettings | None:
+    """The limits the supervisor said it runs with; None where it did not say or said nonsense."""
+    if not isinstance(said, dict):
+        return None
+    known = {name: value for name, value in said.items() if name in LimitSettings.model_fields}
+    try:
+        return LimitSettings.model_validate(known)
+    except ValueError:
+        return None
