@@ -38,7 +38,7 @@ from novawf.tasks.importing.plan import (
 
 _WAITING = re.compile(r"\b(?:pending|blocked|waiting|waits|after|depends|hold)\b", re.IGNORECASE)
 _DEPENDENCIES = ("dependencies", "dependency", "depends on", "blocked by")
-_OWNERS = re.compile(r"\s*(?:[+,&/]|\band\b)\s*")
+_OWNERS = re.compile(r"[+,&/]|\band\b")
 _OWN_FIELDS = frozenset(
     {"owner", "owners", "description", "parent", "task", "section", "sub_tasks", "ongoing"}
 )
@@ -175,7 +175,7 @@ def _metadata(block: Block) -> dict[str, Any]:
         metadata["section"] = block.section
     owner = _owner(block)
     if owner is not None:
-        metadata["owners"] = [name for name in _OWNERS.split(owner) if name]
+        metadata["owners"] = [name.strip() for name in _OWNERS.split(owner) if name.strip()]
     return metadata
 
 

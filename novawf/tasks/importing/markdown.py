@@ -49,10 +49,11 @@ class Text(NamedTuple):
 
 Token: TypeAlias = Heading | Box | Label | Text
 
-_HEADING = re.compile(r"(#{1,6})\s+(.*?)(?:\s+#+)?")
+_HEADING = re.compile(r"(#{1,6})\s+(\S.*)")
+_CLOSING_HASHES = re.compile(r"(?<=\s)#+$")
 _BOX = re.compile(r"(?:[-*+]|\d{1,9}[.)])\s+\[(.)\](?:\s+(.*))?")
 _LABEL = re.compile(r"(?:[-*+]\s+)?\*\*([^*:]{1,80}?)(?::\*\*|\*\*\s*:)\s*(.*)")
-_EMPHASIS = re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1")
+_EMPHASIS = re.compile(r"(\*\*|__)(?=\S)(.{1,500}?)(?<=\S)\1")
 _RULE = re.compile(r"[-*_](?:\s*[-*_]){2,}")
 _FENCE = re.compile(r"(`{3,}|~{3,})[^`]*")
 _DURATION = re.compile(
@@ -95,7 +96,7 @@ def tokens(text: str) -> Iterator[Token]:
 
 def _token(number: int, indent: int, text: str) -> Token:
     if match := _HEADING.fullmatch(text):
-        return Heading(number, len(match[1]), match[2].strip())
+        return Heading(number, len(match[1]), _CLOSING_HASHES.sub("", match[2]).strip())
     if match := _BOX.fullmatch(text):
         return Box(number, indent, match[1], (match[2] or "").strip())
     if match := _LABEL.fullmatch(text):

@@ -311,6 +311,16 @@ def test_very_deep_nesting_is_no_trouble():
     assert len(plan.drafts) == 1500
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "line",
+    ["# " + "**a " * 9999, "# a" + " " * 40000 + "b", "# a" + " #" * 20000 + "x", "**a" * 9999,
+     "**Owner**: " + " " * 40000 + "a", "**Status**: Pending Task " + "1, " * 9999, "- " * 20000],
+)  # fmt: skip
+def test_no_line_takes_the_reader_more_than_a_moment(line: str):
+    read(f"## 1. t\n{line}\n## Task 1: u\n{line}\n**Status**: Ready\n- [ ] a\n")
+
+
 _PIECES = [
     "# ", "## Task 1: ", "### Task 2A. ", "## 1. ", "### 1.1 ", "# Success metrics", "# PRIORITY 2",
     "- [ ] ", "  - [x] ", "    * [ ] ", "- [~] ", "**Status**: Pending Task ", "**Owner**: ", "1",
