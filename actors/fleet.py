@@ -42,6 +42,7 @@ from novawf.tasks.queue import TaskQueue
 from novawf.tasks.tracker import TaskTracker
 from novawf.telemetry.counters import count_restart
 from novawf.telemetry.ports import check_port_free
+from novawf.telemetry.supervisor_log import supervisor_log
 from novawf.workflow.nova import NovaConfig
 
 log = logging.getLogger("novawf.actors")
@@ -101,13 +102,14 @@ class Fleet:
         """The whole life of the fleet; returns the exit code. Raises NovawfError at the start."""
         check_port_free(self.settings.metrics.host, self.settings.metrics.port, "metrics")
         self.ground.own()
-        try:
-            report = self._start_below()
-            asyncio.run(self._live(report))
-        finally:
-            self.announcer.announce("stopping", what="ray")
-            self.session.stop()
-            self.ground.stop()
+        with supervisor_log(self.settings.fleet.home / "logs" / "supervisor.log"):
+            try:
+                report = self._start_below()
+                asyncio.run(self._live(report))
+            finally:
+                self.announcer.announce("stopping", what="ray")
+                self.session.stop()
+                self.ground.stop()
         self.announcer.announce("stopped", exit_code=self.exit_code)
         return self.exit_code
 
@@ -130,12 +132,16 @@ class Fleet:
             thread.join()  # a wrong URL or password is told before Ray's seconds, not after
         if not failed:
             self.session.start(self.environment)
-            for pid in self.session.pids():
-                self.ground.guard(pid, "ray")
+            self._guard_ray()
         thread.join()
         if failed:
             raise failed[0]
         return found[0]
+
+    def _guard_ray(self) -> None:
+        """Ray's agents outlive a killed driver by a minute, and cannot be told by a stamp."""
+        for pid in self.session.pids(self.ground.pids()):
+            self.ground.guard(pid, "ray")
 
     # -- the event loop -------------------------------------------------------------------------
 
@@ -317,8 +323,7 @@ class Fleet:
     async def _announce_ready(self, report: StoreReport) -> None:
         for child in self.children:
             await child.ready.wait()
-        for pid in self.session.pids():
-            self.ground.guard(pid, "ray")
+        self._guard_ray()
         await self._publish_fleet(report, "running")
         self.announcer.announce(
             "fleet_started",

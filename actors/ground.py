@@ -92,6 +92,12 @@ class Ground:
         with translate_errors(address):
             return asyncio.run(self._look_at(address))
 
+    def pids(self) -> set[int]:
+        """The processes that stand below Ray."""
+        keeper = self.keeper.pid if self.keeper is not None else None
+        store = self.embedded.pid if self.embedded is not None else None
+        return {pid for pid in (self.sentinel.pid, keeper, store) if pid}
+
     def guard(self, pid: int, label: str) -> None:
         """Have the sentinel end a process should this one die."""
         self._kept[pid] = label

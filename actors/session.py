@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,11 @@ import psutil
 import ray
 
 from actors.handles import NAMESPACE
+
+RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""What Ray is told through the environment, because it can be told no other way."""
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """The least that Ray is content with (facts.md): nothing of ours travels through it."""
@@ -30,8 +35,7 @@ class RaySession:
     def start(self, environment: Mapping[str, str]) -> None:
         """Start Ray; blocks for 3 to 8 s. `environment` is what all its processes inherit."""
         # Ray reads these from the environment of its driver alone.
-        os.environ.update(environment)  # noqa: TID251
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # noqa: TID251
+        os.environ.update(RAY_ENVIRONMENT | dict(environment))  # noqa: TID251
         context = ray.init(
             namespace=NAMESPACE,
             num_cpus=self.workers,
@@ -49,9 +53,13 @@ class RaySession:
             if process.name() in ("raylet", "gcs_server")
         ]
 
-    def pids(self) -> list[int]:
-        """Every process below this one that Ray started, as of now."""
-        return [process.pid for process in psutil.Process().children(recursive=True)]
+    def pids(self, others: Collection[int]) -> list[int]:
+        """Every process below this one that Ray started, as of now: all but the `others`."""
+        return [
+            process.pid
+            for process in psutil.Process().children(recursive=True)
+            if process.pid not in others
+        ]
 
     def dead_core(self) -> str | None:
         """Name of a core process (raylet, gcs_server) that died; a dead GCS fails no call."""

@@ -18,7 +18,7 @@ Cause = Literal["", "failed", "timeout", "cancelled", "crash", "not_found", "los
 * ``failed``: it ran and said so (exit code, exception).
 * ``timeout``: it exceeded `Work.timeout_s`; its tree was ended.
 * ``cancelled``: the cancel event was set; its tree was ended.
-* ``crash``: it died of a signal it was not sent by us, or its worker process went away.
+* ``crash``: it died of a signal that we did not send, or its worker process went away.
 * ``not_found``: the program, module or function does not exist or cannot be loaded.
 * ``lost``: the keeper went away (its tree with it); nothing is known about how far it came.
 """

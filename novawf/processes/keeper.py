@@ -293,6 +293,7 @@ def start_keeper_server(
     """Start the server with its socket at `run_dir`/keeper.sock; blocks ~20 ms until it listens.
 
     Waits for the keepers of a server that was killed here before. `env` None inherits ours.
+    Commands without a directory of their own run in ours.
     """
     folder = Path(run_dir)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -315,7 +316,6 @@ def start_keeper_server(
             pass_fds=(lifeline_read,),
             start_new_session=True,
             env=env,
-            cwd="/",
         )
     except BaseException:
         os.close(lifeline_write)

@@ -356,7 +356,7 @@ def _become_command(
         env = {_bytes(name): _bytes(value) for name, value in order["env"].items()}
         env[b"NOVAWF_KEEPER"] = _bytes(order["stamp"])
         if cwd is not None:
-            subject = cwd
+            subject = f"{argv[0]} in {cwd}"
             os.chdir(_bytes(cwd))
             subject = argv[0]
         _execute([_bytes(word) for word in argv], env)

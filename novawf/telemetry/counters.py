@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from redis.asyncio.client import Pipeline
 
 _RESTART = "restart"
-_LABEL = re.compile(r"[^a-z0-9_]+")
+_NOT_IN_LABELS = re.compile(r"[^a-z0-9_]+")
 
 
 class Latency(NamedTuple):
@@ -30,12 +30,13 @@ class Latency(NamedTuple):
 
 
 def count_restart(redis: Redis | Pipeline, child: str, cause: str) -> Awaitable[Any]:
-    """Count a restart of `child`; `cause` is a word (`crash`), for there is a series for each.
+    """Count a restart of `child`. Of `cause` what stands before a colon counts, as there is a
+    series for each: `StoreUnreachable: the store at …` is one cause whatever follows.
 
     Give it the pipeline that writes the child's record, so that both are seen together. Counts
     outlive supervisor and metrics actor.
     """
-    reply: Any = redis.hincrby(keys.TASK_COUNTS, f"{_RESTART}:{child}:{label(cause)}", 1)
+    reply: Any = redis.hincrby(keys.TASK_COUNTS, f"{_RESTART}:{child}:{_label(cause)}", 1)
     return reply  # type: ignore[no-any-return]
 
 
@@ -68,6 +69,7 @@ def number(text: str | None) -> int:
         return 0
 
 
-def label(text: str) -> str:
-    """A word fit for a label and a field: lower case, no separators, at most 40 characters."""
-    return _LABEL.sub("_", text.lower()).strip("_")[:40] or "unknown"
+def _label(cause: str) -> str:
+    """A cause fit for a label and a field: lower case, no separators, at most 40 characters."""
+    word = cause.partition(":")[0].lower()
+    return _NOT_IN_LABELS.sub("_", word).strip("_")[:40] or "unknown"

@@ -304,14 +304,14 @@ async def test_restarts_are_counted_by_cause_and_outlive_whoever_counted_them(
     redis: Redis, scrape: Any
 ) -> None:
     async with redis.pipeline(transaction=True) as pipe:
-        for cause in ("crash", "crash", "Heartbeat: lost!"):
+        for cause in ("crash", "crash", "StoreUnreachable: the store at x"):
             count_restart(pipe, "torch", cause)
         pipe.hset(keys.CHILDREN, "torch", child(restarts=3))
         pipe.hset(keys.CHILDREN, "echo", child(restarts=2))
         await pipe.execute()
     seen = scrape()
     assert seen("restarts_total", child="torch", cause="crash") == 2
-    assert seen("restarts_total", child="torch", cause="heartbeat_lost") == 1
+    assert seen("restarts_total", child="torch", cause="storeunreachable") == 1
     assert seen("restarts_total", child="torch", cause="unknown") is None
     assert seen("restarts_total", child="echo", cause="unknown") == 2
 
