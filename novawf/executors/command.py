@@ -1,0 +1,121 @@
+"""Runs a command: an argv under a keeper, its output bounded, its whole tree ended with it.
+
+Not here: how trees are ended and output is kept (`novawf.processes.keeping`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Mapping
+
+from novawf.errors import ExecutorLost
+from novawf.executors.base import Cause, Outcome, Report, Work
+from novawf.executors.config import ExecutorSettings
+from novawf.executors.environment import base_environment
+from novawf.processes.keeper import ExitReport, KeeperClient, Kept, Reason, SpawnRequest
+
+
+class CommandExecutor:
+    """`Work.argv` as a process tree of its own. `base_env` is what commands inherit."""
+
+    name = "command"
+
+    def __init__(
+        self, keeper: KeeperClient, settings: ExecutorSettings, base_env: Mapping[str, str]
+    ) -> None:
+        self._keeper = keeper
+        self._settings = settings
+        self._env = base_environment(base_env)
+
+    async def run(self, work: Work, report: Report, cancel: asyncio.Event) -> Outcome:
+        """See `Executor.run`."""
+        if cancel.is_set():
+            return Outcome(ok=False, cause="cancelled", error="cancelled before it began")
+        try:
+            kept = await self._keeper.spawn(self._request(work), report.alive)
+            ended = await until_end(kept, cancel, self._settings.grace_s)
+        except ExecutorLost as error:
+            return Outcome(ok=False, cause="lost", error=str(error))
+        return outcome_of(ended, work.timeout_s)
+
+    async def close(self) -> None:
+        """Nothing is kept warm."""
+
+    def _request(self, work: Work) -> SpawnRequest:
+        env = {
+            **self._env,
+            **(work.env or {}),
+            "NOVAWF_TASK_ID": work.task_id,
+            "NOVAWF_ATTEMPT": str(work.attempt),
+            "NOVAWF_NOVA": work.nova,
+        }
+        return SpawnRequest(
+            argv=work.argv or (),
+            env=env,
+            stamp=work.stamp,
+            label=work.task_id,
+            log_path=work.log_path,
+            cwd=work.cwd,
+            timeout_s=work.timeout_s,
+            grace_s=self._settings.grace_s,
+            head_bytes=self._settings.head_bytes,
+            tail_bytes=self._settings.tail_bytes,
+        )
+
+
+async def until_end(kept: Kept, cancel: asyncio.Event, grace_s: float) -> ExitReport:
+    """Wait until the whole tree is gone; end it when `cancel` is set or we are cancelled."""
+    ended = asyncio.ensure_future(kept.wait())
+    cancelled = asyncio.ensure_future(cancel.wait())
+    try:
+        await asyncio.wait({ended, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            kept.kill(grace_s)
+        return await asyncio.shield(ended)
+    except asyncio.CancelledError:
+        kept.kill(grace_s)
+        await asyncio.wait({ended})
+        if not ended.cancelled():
+            ended.exception()  # retrieved; the cancellation is what our caller hears of
+        raise
+    finally:
+        cancelled.cancel()
+
+
+def outcome_of(ended: ExitReport, timeout_s: float | None) -> Outcome:
+    """What a keeper's report means for the task."""
+    cause, error = _verdict(ended, timeout_s)
+    return Outcome(
+        ok=not cause,
+        cause=cause,
+        error=error,
+        exit_code=None if ended.reason == "exec_failed" else ended.exit_code,
+        signal=ended.signal,
+        stdout_tail=ended.tail,
+        duration_s=ended.duration_s,
+        output_bytes=ended.output_bytes,
+    )
+
+
+def _verdict(ended: ExitReport, timeout_s: float | None) -> tuple[Cause, str]:
+    if ended.reason == "exited":
+        if ended.exit_code is None:
+            return "crash", f"died of {signal_name(ended.signal)}"
+        return ("failed", f"exit code {ended.exit_code}") if ended.exit_code else ("", "")
+    limit = "its limit" if timeout_s is None else f"{timeout_s:g} s"
+    verdicts: dict[Reason, tuple[Cause, str]] = {
+        "timeout": ("timeout", f"exceeded {limit} and was ended"),
+        "cancelled": ("cancelled", "cancelled and ended"),
+        "exec_failed": ("not_found", f"cannot start {ended.error}"),
+        "orphaned": ("lost", "the keeper server went away, and the command with it"),
+    }
+    return verdicts[ended.reason]
+
+
+def signal_name(number: int | None) -> str:
+    """`SIGSEGV`, or what comes closest."""
+    try:
+        return signal.Signals(number or 0).name
+    except ValueError:
+        return f"signal {number}"

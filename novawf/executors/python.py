@@ -1,0 +1,350 @@
+"""Runs Python callables in one warm worker process, under a keeper; never in the Nova itself.
+
+The hot path (`PythonExecutor.run` with a warm worker) is one frame out and one frame in: no task,
+no stream, no timer unless the job outlives `WATCH_AFTER_S`. Not here: what happens inside the
+worker (`python_worker`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from novawf.clock import monotonic_s
+from novawf.errors import ExecutorLost, NovawfError
+from novawf.executors.base import STDOUT_TAIL_BYTES, Cause, Outcome, Report, Work
+from novawf.executors.command import signal_name
+from novawf.executors.config import ExecutorSettings
+from novawf.executors.environment import base_environment
+from novawf.processes.keeper import BOOT, KeeperClient, Kept, SpawnRequest
+from novawf.processes.wire import Decoder, FrameError, encode
+
+WATCH_AFTER_S = 0.02
+"""A job that takes longer is watched for its cancel event and its time-out."""
+
+
+class PythonExecutor:
+    """`Work.callable` in the worker; one at a time. `base_env` is what the worker inherits."""
+
+    name = "python"
+
+    def __init__(
+        self,
+        keeper: KeeperClient,
+        settings: ExecutorSettings,
+        base_env: Mapping[str, str],
+        python: str = sys.executable,
+    ) -> None:
+        self._keeper = keeper
+        self._settings = settings
+        self._env = base_environment(base_env)
+        self._python = python
+        self._worker: _Worker | None = None
+
+    async def run(self, work: Work, report: Report, cancel: asyncio.Event) -> Outcome:
+        """See `Executor.run`."""
+        if cancel.is_set():
+            return Outcome(ok=False, cause="cancelled", error="cancelled before it began")
+        try:
+            frame = _job_frame(work)
+        except (TypeError, ValueError) as error:
+            return Outcome(ok=False, cause="failed", error=f"args: not JSON: {error}")
+        try:
+            worker = self._worker
+            if worker is None or worker.lost or worker.stamp != work.stamp:
+                worker = await self._start(work)
+            return await self._run_in(worker, work, frame, report, cancel)
+        except ExecutorLost as error:
+            self._worker = None
+            return Outcome(ok=False, cause="lost", error=str(error))
+
+    async def close(self) -> None:
+        """End the worker and wait until its tree is gone."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            with contextlib.suppress(ExecutorLost):
+                await worker.end(self._settings.grace_s)
+
+    async def _run_in(
+        self, worker: _Worker, work: Work, frame: bytes, report: Report, cancel: asyncio.Event
+    ) -> Outcome:
+        loop = asyncio.get_running_loop()
+        began_s = monotonic_s()
+        answered = worker.begin(frame, report, loop)
+        watch = _Watch(worker, cancel, work.timeout_s, self._settings.grace_s)
+        timer = loop.call_later(WATCH_AFTER_S, watch.start)
+        try:
+            answer = await answered
+            if answer is not None and not watch.verdict and "recycle" not in answer:
+                return _outcome(answer, monotonic_s() - began_s)
+            # The worker has gone, or has to go, with all that the job left in it.
+            self._worker = None
+            ended = await worker.end(None if watch.verdict else self._settings.grace_s)
+        except asyncio.CancelledError:
+            self._worker = None
+            await _undisturbed(worker.end(self._settings.grace_s))
+            raise
+        finally:
+            timer.cancel()
+            watch.stop()
+            worker.finish()
+        duration_s = monotonic_s() - began_s
+        if watch.verdict:
+            text = (
+                f"exceeded {work.timeout_s:g} s and was ended"
+                if watch.verdict == "timeout"
+                else "cancelled and ended"
+            )
+            tail = answer or {}
+            return _failure(watch.verdict, text, tail, duration_s)
+        if answer is not None:
+            return _outcome(answer, duration_s)
+        how = (
+            f"died of {signal_name(ended.signal)}"
+            if ended.signal is not None
+            else f"ended with exit code {ended.exit_code}"
+        )
+        if ended.reason == "orphaned":
+            raise ExecutorLost("the keeper server went away, and the python worker with it")
+        return Outcome(
+            ok=False,
+            cause="crash",
+            error=f"the python worker {how} while it ran {work.callable}",
+            exit_code=ended.exit_code,
+            signal=ended.signal,
+            stdout_tail=ended.tail,
+            duration_s=duration_s,
+            output_bytes=ended.output_bytes,
+        )
+
+    async def _start(self, work: Work) -> _Worker:
+        """A fresh worker; the one before, if any, is gone first."""
+        await self.close()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        options = {
+            "path": list(self._settings.python.path),
+            "head_bytes": self._settings.head_bytes,
+            "tail_bytes": self._settings.tail_bytes,
+        }
+        try:
+            with theirs:
+                kept = await self._keeper.spawn(
+                    SpawnRequest(
+                        argv=(
+                            *(self._python, "-P", str(BOOT), "novawf.executors.python_worker"),
+                            json.dumps(options),
+                        ),
+                        env={**self._env, "NOVAWF_NOVA": work.nova},
+                        stamp=work.stamp,
+                        label=f"python worker of {work.nova}",
+                        log_path=str(Path(work.log_path).with_name(f"python-{work.nova}.log")),
+                        grace_s=self._settings.grace_s,
+                        head_bytes=self._settings.head_bytes,
+                        tail_bytes=self._settings.tail_bytes,
+                        fds=(theirs.fileno(),),
+                    )
+                )
+        except BaseException:
+            ours.close()
+            raise
+        ours.setblocking(False)
+        worker = _Worker(kept, work.stamp)
+        await asyncio.get_running_loop().create_unix_connection(lambda: worker, sock=ours)
+        self._worker = worker
+        return worker
+
+
+class _Worker(asyncio.Protocol):
+    """The worker as the Nova sees it: its keeper, its channel, the job in hand."""
+
+    def __init__(self, kept: Kept, stamp: str) -> None:
+        self.stamp = stamp
+        self.lost = False
+        self._kept = kept
+        self._decoder = Decoder()
+        self._transport: asyncio.WriteTransport | None = None
+        self._answered: asyncio.Future[dict[str, Any] | None] | None = None
+        self._report: Report | None = None
+        self._requests: dict[int, asyncio.Task[None]] = {}
+        self._permits: dict[int, dict[str, Any]] = {}
+        self._reporting: set[asyncio.Task[None]] = set()
+
+    def begin(
+        self, frame: bytes, report: Report, loop: asyncio.AbstractEventLoop
+    ) -> asyncio.Future[dict[str, Any] | None]:
+        """Send a job; the future has its answer, or None when the worker went away."""
+        self._report = report
+        self._answered = loop.create_future()
+        if self.lost or self._transport is None:
+            self._answered.set_result(None)
+        else:
+            self._transport.write(frame)
+        return self._answered
+
+    def finish(self) -> None:
+        """The job is over: what it asked for and did not give back ends as failed."""
+        if self._requests or self._permits:
+            for task in self._requests.values():
+                task.cancel()
+            for permit in self._permits.values():
+                self._release(permit, ok=False)
+            self._requests, self._permits = {}, {}
+        self._answered = self._report = None
+
+    def kill(self, grace_s: float) -> None:
+        """End the worker's tree; `end` waits for it."""
+        self._kept.kill(grace_s)
+
+    async def end(self, grace_s: float | None) -> Any:
+        """Wait until the worker's tree is gone; `grace_s` None: it was told to go already."""
+        if grace_s is not None and not self.lost:
+            self._kept.kill(grace_s)
+        try:
+            return await self._kept.wait()
+        finally:
+            if self._transport is not None:
+                self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        self._transport = cast(asyncio.WriteTransport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop."""
+        self.lost = True
+        self._answer(None)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        try:
+            messages = self._decoder.feed(data)
+        except FrameError:
+            self._kept.kill(0)  # a job wrote into our channel: this worker is of no more use
+            return
+        for message in messages:
+            if "r" in message or "e" in message:
+                self._answer(message)
+            elif self._report is not None:
+                self._take(message, self._report)
+
+    def _answer(self, message: dict[str, Any] | None) -> None:
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(message)
+
+    def _take(self, message: dict[str, Any], report: Report) -> None:
+        match message:
+            case {"p": [percent, str(text)]}:
+                report.progress(percent, text)
+            case {"alive": _}:
+                report.alive()
+            case {"api": int(number), "cost": float(cost_usd)}:
+                task = asyncio.ensure_future(self._request(number, cost_usd, report))
+                self._requests[number] = task
+            case {"api_done": int(number), "ok": bool(ok)}:
+                if number in self._requests:
+                    self._requests.pop(number).cancel()
+                if number in self._permits:
+                    self._release(self._permits.pop(number), ok)
+
+    async def _request(self, number: int, cost_usd: float, report: Report) -> None:
+        try:
+            permit = await report.api_request(cost_usd)
+        except NovawfError as error:
+            answer: dict[str, Any] = {"api": number, "error": str(error)}
+        else:
+            self._permits[number] = permit
+            answer = {"api": number, "permit": permit}
+        self._requests.pop(number, None)
+        if self._transport is not None and not self.lost:
+            self._transport.write(encode(answer))
+
+    def _release(self, permit: dict[str, Any], ok: bool) -> None:
+        if self._report is not None:
+            task = asyncio.ensure_future(self._report.api_done(permit, ok))
+            self._reporting.add(task)
+            task.add_done_callback(self._reporting.discard)
+
+
+class _Watch:
+    """Ends the worker when its job is cancelled or takes too long."""
+
+    def __init__(
+        self, worker: _Worker, cancel: asyncio.Event, timeout_s: float | None, grace_s: float
+    ) -> None:
+        self.verdict: Cause = ""
+        self._worker = worker
+        self._cancel = cancel
+        self._timeout_s = None if timeout_s is None else max(0.0, timeout_s - WATCH_AFTER_S)
+        self._grace_s = grace_s
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Called by the loop for jobs that are not over at once."""
+        self._task = asyncio.ensure_future(self._run())
+
+    def stop(self) -> None:
+        """The job is over."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._cancel.wait()
+            self.verdict = "cancelled"
+        except TimeoutError:
+            self.verdict = "timeout"
+        self._worker.kill(self._grace_s)
+
+
+async def _undisturbed(waiting: Any) -> None:
+    """Wait through further cancellations; our caller raises the first one afterwards."""
+    task = asyncio.ensure_future(waiting)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()
+
+
+def _job_frame(work: Work) -> bytes:
+    job: dict[str, Any] = {
+        "f": work.callable,
+        "a": work.args,
+        "i": (work.task_id, work.attempt, work.nova),
+        "l": work.log_path,
+    }
+    if work.cwd is not None:
+        job["cwd"] = work.cwd
+    if work.env:
+        job["env"] = dict(work.env)
+    return encode(job)
+
+
+def _outcome(answer: dict[str, Any], duration_s: float) -> Outcome:
+    if "e" in answer:
+        return _failure(answer["c"], answer["e"], answer, duration_s)
+    return Outcome(
+        ok=True,
+        results=answer["r"],
+        stdout_tail=answer.get("t", "")[-STDOUT_TAIL_BYTES:],
+        duration_s=duration_s,
+        output_bytes=answer.get("n", 0),
+    )
+
+
+def _failure(cause: Cause, error: str, answer: dict[str, Any], duration_s: float) -> Outcome:
+    return Outcome(
+        ok=False,
+        cause=cause,
+        error=error,
+        stdout_tail=answer.get("t", "")[-STDOUT_TAIL_BYTES:],
+        duration_s=duration_s,
+        output_bytes=answer.get("n", 0),
+    )

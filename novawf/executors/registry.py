@@ -1,0 +1,22 @@
+"""Builds the executors by name. Which names a task may give is `novawf.tasks.model.EXECUTORS`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from novawf.executors.base import Executor
+from novawf.executors.command import CommandExecutor
+from novawf.executors.config import ExecutorSettings
+from novawf.executors.python import PythonExecutor
+from novawf.processes.keeper import KeeperClient
+
+
+def build_executors(
+    keeper: KeeperClient, settings: ExecutorSettings, base_env: Mapping[str, str]
+) -> dict[str, Executor]:
+    """Name → executor, for one Nova. Nothing starts before the first piece of work."""
+    executors: tuple[Executor, ...] = (
+        CommandExecutor(keeper, settings, base_env),
+        PythonExecutor(keeper, settings, base_env),
+    )
+    return {executor.name: executor for executor in executors}
