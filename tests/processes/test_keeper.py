@@ -100,7 +100,8 @@ class TestNothingIsLeft:
         left = sleeper_of(tmp_path / "pids")
         kept.kill(0.1)
         report = await kept.wait()
-        assert (report.reason, report.signal) == ("cancelled", signal.SIGINT)
+        assert report.reason == "cancelled"
+        assert report.signal in (signal.SIGINT, signal.SIGTERM)  # the second when grace ran out
         await none_left(server, client, left)
 
     async def test_when_the_nova_is_killed(self, shape, server, client, tmp_path):
