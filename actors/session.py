@@ -36,6 +36,8 @@ class RaySession:
         """Start Ray; blocks for 3 to 8 s. `environment` is what all its processes inherit."""
         # Ray reads these from the environment of its driver alone.
         os.environ.update(RAY_ENVIRONMENT | dict(environment))  # noqa: TID251
+        # Its notice that token authentication is on: our start-up text says so, and where it is.
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         context = ray.init(
             namespace=NAMESPACE,
             num_cpus=self.workers,

@@ -115,7 +115,11 @@ def linger(
     while True:
         if process_start(pid) != start:
             return GONE
-        lock = try_lock(owner_lock)
+        try:
+            lock = try_lock(owner_lock)
+        except OSError:  # the home was removed: nobody can adopt a server without its directory
+            shut_down(socket_path, pid, start, SHUTDOWN_DEADLINE_S)
+            return SHUT_DOWN
         if lock is None:
             return ADOPTED
         # An owner that came and went between two looks has a sentinel of its own for this.
