@@ -1,0 +1,353 @@
+"""The Python interface to a fleet: submit tasks, follow them, steer.
+
+::
+
+    async with Fleet.connect() as fleet:
+        task_id = await fleet.submit({"title": "Count", "argv": ["wc", "-l", "data.csv"]})
+        task = await fleet.wait(task_id, timeout_s=60)
+
+It talks to the store and to nothing else: no call goes to the supervisor or to a Nova, so it works
+the same from another machine with `store=URL`, fleet running or not. It starts nothing and keeps
+nothing in the background. Not safe to share between event loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+from collections.abc import AsyncIterator, Generator, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from novawf import fleet_view, ids
+from novawf.clock import Clock, SystemClock, monotonic_s
+from novawf.errors import CorruptState, FleetNotRunning, InvalidConfig, NotFound
+from novawf.processes.home import LOCK, lock_holder, read_fleet_file
+from novawf.processes.identity import process_stat
+from novawf.safety.gate import Gate
+from novawf.store import keys
+from novawf.store.anchor import read_anchor
+from novawf.store.connect import StoreAddress, connect, parse_url, translate_errors
+from novawf.tasks.state import unpack
+from novawf.tasks.tracker import TaskTracker
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from novawf.tasks.model import TaskSpec
+    from novawf.tasks.queue import Admission, TaskQueue
+
+FIRST_PAUSE_S = 0.005
+LAST_PAUSE_S = 0.25
+"""Bounds of the pause between two looks of `wait`: half as long again each time."""
+
+_ENDED = ("completed", "blocked")
+
+
+def default_home() -> Path:
+    """$NOVAWF_HOME, else `~/.novawf`."""
+    # The settings module lies above this one and is slow to import; this is all users' code needs.
+    given = os.environ.get("NOVAWF_HOME")  # noqa: TID251
+    return Path(given).expanduser() if given else Path.home() / ".novawf"
+
+
+def find_fleet(home: Path) -> dict[str, Any]:
+    """What the fleet that runs at `home` tells of itself (`fleet.json`). Raises FleetNotRunning."""
+    document = read_fleet_file(home)
+    if document is None or not supervisor_holds(home):
+        raise FleetNotRunning(f"no fleet runs at {home}: start one with `novawf up`")
+    return document
+
+
+def supervisor_holds(home: Path) -> bool:
+    """Whether a supervisor runs on this home: it holds the lock for as long as it lives.
+
+    The lock is tried only while the process it names exists, and shared: a look must not keep a
+    supervisor that starts in this moment from its lock.
+    """
+    holder = lock_holder(home)
+    if not holder.isdecimal() or process_stat(int(holder)) is None:
+        return False
+    try:
+        descriptor = os.open(home / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def fleet_address(document: Mapping[str, Any]) -> StoreAddress:
+    """The store of a fleet, with the password that this user may read. Raises CorruptState."""
+    try:
+        address = parse_url(document["store_url"])
+        file = document.get("password_file")
+    except (KeyError, InvalidConfig, AttributeError) as error:
+        raise CorruptState(f"fleet.json names no store ({error!r}): restart the fleet") from None
+    return address if file is None else with_password_file(address, Path(file))
+
+
+def with_password_file(address: StoreAddress, path: Path) -> StoreAddress:
+    """The address with the first line of a file as its password. Raises InvalidConfig."""
+    from pydantic import SecretStr  # noqa: PLC0415 - most stores have no password file
+
+    try:
+        password = path.read_text().split("\n", 1)[0].rstrip("\r")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise InvalidConfig(f"store.password_file: {path} cannot be read: {why}") from None
+    return address.with_password(SecretStr(password))
+
+
+class Connecting:
+    """`await` it for a `Fleet` to close yourself, or use it in `async with`."""
+
+    def __init__(self, home: Path, address: StoreAddress | None) -> None:
+        self._home = home
+        self._address = address
+        self._fleet: Fleet | None = None
+
+    def __await__(self) -> Generator[Any, None, Fleet]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Fleet:
+        self._fleet = await self._open()
+        return self._fleet
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._fleet is not None:
+            await self._fleet.close()
+
+    async def _open(self) -> Fleet:
+        address = self._address or fleet_address(find_fleet(self._home))
+        redis = connect(address, name="novawf-client")
+        try:
+            with translate_errors(address):
+                offset_ms = await read_anchor(redis)
+        except BaseException:
+            await redis.aclose()
+            raise
+        return Fleet(redis, SystemClock(offset_ms), address, self._home)
+
+
+class Fleet:
+    """A fleet's store, and what may be asked of it. Made by `Fleet.connect`.
+
+    Every method raises StoreUnreachable when the store does not answer. A write whose reply was
+    lost may have taken place; repeating `submit` with the same `request_id` finds out.
+    """
+
+    def __init__(self, redis: Redis, clock: Clock, address: StoreAddress, home: Path) -> None:
+        self.redis: Any = redis  # replies are str (decode_responses); redis-py's types say bytes
+        self.clock = clock
+        self.address = address
+        self.home = home
+        self._tracker = TaskTracker(redis, clock)
+        self._gate = Gate(redis, clock, address)
+        self._queue: TaskQueue | None = None
+
+    @classmethod
+    def connect(
+        cls, home: Path | str | None = None, store: StoreAddress | str | None = None
+    ) -> Connecting:
+        """The fleet of a home directory (see `default_home`), or what uses the store at a URL.
+
+        With `store` no supervisor needs to run: what is submitted waits for one. Raises
+        FleetNotRunning, StoreUnreachable, StoreAuthFailed, InvalidConfig.
+        """
+        address = parse_url(store) if isinstance(store, str) else store
+        return Connecting(default_home() if home is None else Path(home).expanduser(), address)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.redis.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    # -- tasks ------------------------------------------------------------------------------------
+
+    async def submit(
+        self, task: TaskSpec | Mapping[str, Any], request_id: str | None = None
+    ) -> str:
+        """Put a task into the queue; returns its id. Raises InvalidTask.
+
+        A repeat with the same `request_id`, or the task's `dedupe` key, finds the first task.
+        """
+        return (await self.admit(task, request_id or ids.request_id())).task_id
+
+    async def submit_many(self, tasks: Iterable[TaskSpec | Mapping[str, Any]]) -> list[str]:
+        """Put tasks into the queue in their order. All are validated before the first is put."""
+        specs = [_spec(task) for task in tasks]
+        return [await self.submit(spec) for spec in specs]
+
+    async def admit(self, task: TaskSpec | Mapping[str, Any], request_id: str) -> Admission:
+        """As `submit`; tells also whether this call created the task."""
+        spec = _spec(task)
+        with translate_errors(self.address):
+            queue = await self._writer()
+            return await queue.admit(spec, request_id)
+
+    async def task(self, task_id: str) -> dict[str, Any]:
+        """All about one task, as `novawf task ID --json` shows it. Raises NotFound."""
+        with translate_errors(self.address):
+            return await self._tracker.task(task_id)
+
+    async def tasks(
+        self, *, status: str | None = None, nova: str | None = None, limit: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Tasks in the order of their creation."""
+        with translate_errors(self.address):
+            return await self._tracker.list(status=status, nova=nova, limit=limit)
+
+    async def known(self, task_ids: Iterable[str]) -> set[str]:
+        """Those of `task_ids` that are tasks."""
+        wanted = list(dict.fromkeys(task_ids))
+        if not wanted:
+            return set()
+        with translate_errors(self.address):
+            states = await self.redis.hmget(keys.TASK_STATE, wanted)
+        return {task_id for task_id, state in zip(wanted, states, strict=True) if state}
+
+    async def wait(self, task_id: str, timeout_s: float | None = None) -> dict[str, Any]:
+        """Wait until a task has ended, completed or blocked; returns it as `task` does.
+
+        It looks after 5 ms first and then ever more rarely, at most 250 ms apart: one small read
+        each. Raises TimeoutError after `timeout_s`, NotFound.
+        """
+        async for status in self.follow(task_id, timeout_s):
+            if status in _ENDED:
+                break
+        return await self.task(task_id)
+
+    async def follow(self, task_id: str, timeout_s: float | None = None) -> AsyncIterator[str]:
+        """The task's status at each look of `wait`, the first at once; ends with the task."""
+        deadline_s = None if timeout_s is None else monotonic_s() + timeout_s
+        pause_s = FIRST_PAUSE_S
+        while True:
+            with translate_errors(self.address):
+                packed = await self.redis.hget(keys.TASK_STATE, task_id)
+            if packed is None:
+                raise NotFound(f"there is no task {task_id}")
+            status = unpack(task_id, packed).status
+            yield status
+            if status in _ENDED:
+                return
+            left_s = LAST_PAUSE_S if deadline_s is None else deadline_s - monotonic_s()
+            if left_s <= 0:
+                raise TimeoutError(f"task {task_id} is still {status} after {timeout_s:g} s")
+            await asyncio.sleep(min(pause_s, left_s))
+            pause_s = min(pause_s * 1.5, LAST_PAUSE_S)
+
+    async def cancel(self, task_id: str) -> str:
+        """Cancel a task: `blocked` (it waited) or `cancelling` (its Nova was told).
+
+        Raises NotFound, or Refused when it had ended before.
+        """
+        with translate_errors(self.address):
+            return await (await self._writer()).cancel(task_id)
+
+    async def retry(self, task_id: str) -> None:
+        """Take a blocked task up again, and what was blocked by it. Raises NotFound, Refused."""
+        with translate_errors(self.address):
+            await (await self._writer()).retry(task_id)
+
+    def log_path(self, task_id: str, attempt: int) -> Path:
+        """Where the output of one attempt is, on the machine that ran it."""
+        return self.home / "logs" / "tasks" / f"{task_id}.{attempt}.log"
+
+    # -- the fleet --------------------------------------------------------------------------------
+
+    async def status(self) -> dict[str, Any]:
+        """The fleet, its Novas and actors, and counts of tasks (architecture §6)."""
+        return await fleet_view.status(self.redis, self.clock, self.address)
+
+    async def said(self) -> dict[str, Any]:
+        """What the running fleet has put into the store about itself; empty where none runs."""
+        return await fleet_view.document(self.redis, self.address)
+
+    async def limits(self) -> dict[str, Any]:
+        """What is left of the API limits."""
+        return await fleet_view.limits(self.redis, self.clock, self.address)
+
+    async def stop_all(self, reason: str, by: str = "client") -> float:
+        """Emergency stop. Returns the unix time (s) from which on no task can start."""
+        return await self._gate.stop(reason, by)
+
+    async def clear_stop(self, by: str = "client") -> bool:
+        """End the emergency stop; False when there was none."""
+        return await self._gate.clear_stop(by)
+
+    async def pause(self, nova: str | None = None) -> bool:
+        """Let one Nova, or (None) all, start nothing more; False when it was paused already.
+
+        Raises NotFound for a name that the fleet does not know; before a fleet's first start all
+        names will do.
+        """
+        await self._check_known(nova)
+        return await self._gate.pause(nova)
+
+    async def resume(self, nova: str | None = None) -> bool:
+        """End a pause; False when there was none. Raises NotFound as `pause` does."""
+        resumed = await self._gate.resume(nova)
+        if not resumed:
+            await self._check_known(nova)
+        return resumed
+
+    async def nova_names(self) -> list[str]:
+        """The Novas that the store knows."""
+        with translate_errors(self.address):
+            async with self.redis.pipeline(transaction=False) as pipe:
+                pipe.hkeys(keys.NOVAS)
+                pipe.hgetall(keys.CHILDREN)
+                novas, children = await pipe.execute()
+        supervised = {
+            name for name, record in children.items() if json.loads(record).get("kind") == "nova"
+        }
+        return sorted({*novas, *supervised})
+
+    async def _check_known(self, nova: str | None) -> None:
+        if nova is None:
+            return
+        known = await self.nova_names()
+        if known and nova not in known:
+            raise NotFound(f"there is no Nova {nova}; known are {', '.join(known)}")
+
+    async def _writer(self) -> TaskQueue:
+        """The queue, with the retries that the running fleet has set."""
+        if self._queue is None:
+            from novawf.tasks.config import TaskSettings  # noqa: PLC0415 - readers do not need it
+            from novawf.tasks.queue import TaskQueue  # noqa: PLC0415
+
+            retries = (await self.said()).get("tasks", {}).get("retries")
+            settings = TaskSettings() if retries is None else TaskSettings(retries=retries)
+            self._queue = TaskQueue(self.redis, self.clock, settings)
+        return self._queue
+
+
+def _spec(task: TaskSpec | Mapping[str, Any]) -> TaskSpec:
+    from novawf.tasks.model import TaskSpec  # noqa: PLC0415 - 100 ms that readers do not need
+
+    if isinstance(task, TaskSpec):
+        return task
+    return TaskSpec.parse(dict(task))
