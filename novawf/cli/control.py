@@ -1,0 +1,93 @@
+"""Commands that halt work and let it go on: `stop-all`, `clear-stop`, `pause`, `resume`."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from typing import Annotated
+
+import typer
+
+from novawf import ids
+from novawf.cli.command import Invocation, command
+from novawf.clock import iso
+from novawf.errors import UserError
+
+_NovaName = Annotated[
+    str | None, typer.Argument(metavar="[NOVA]", help="Name of a Nova; without it, the fleet.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to `app`."""
+    command(
+        app,
+        "stop-all",
+        'novawf stop-all --reason "API key leaked"',
+        "novawf stop-all --reason drill --json | jq .acknowledged_at",
+    )(stop_all)
+    command(app, "clear-stop", "novawf clear-stop")(clear_stop)
+    command(app, "pause", "novawf pause torch", "novawf pause  # the whole fleet")(pause)
+    command(app, "resume", "novawf resume torch", "novawf resume  # the whole fleet")(resume)
+
+
+async def stop_all(
+    call: Invocation,
+    reason: Annotated[str, typer.Option(help="Why; shown wherever work waits for the stop.")],
+) -> None:
+    """Emergency stop: from `acknowledged_at` (unix seconds) on no task starts, work is ended."""
+    if not reason.strip():
+        raise UserError("--reason: is empty: say why, for whoever finds the fleet stopped")
+    async with call.fleet() as fleet:
+        at_s = await fleet.stop_all(" ".join(reason.split()), by=who())
+    call.out.show(
+        {"acknowledged_at": at_s},
+        f"acknowledged_at {at_s:.3f} ({iso(at_s)})",
+        "`novawf clear-stop` lets the fleet go on",
+    )
+
+
+async def clear_stop(call: Invocation) -> None:
+    """End the emergency stop."""
+    async with call.fleet() as fleet:
+        cleared = await fleet.clear_stop(by=who())
+    call.out.show(
+        {"cleared": cleared}, "the fleet goes on" if cleared else "the fleet was not stopped"
+    )
+
+
+async def pause(call: Invocation, nova: _NovaName = None) -> None:
+    """Let one Nova, or all, start nothing more; work in hand goes on."""
+    _check_name(nova)
+    async with call.fleet() as fleet:
+        changed = await fleet.pause(nova)
+    said = "paused" if changed else "was paused already"
+    call.out.show({"nova": nova, "paused": True, "changed": changed}, f"{_whom(nova)} {said}")
+
+
+async def resume(call: Invocation, nova: _NovaName = None) -> None:
+    """End the pause of one Nova, or of the fleet. A Nova paused by name stays so until named."""
+    _check_name(nova)
+    async with call.fleet() as fleet:
+        changed = await fleet.resume(nova)
+    said = "goes on" if changed else "was not paused"
+    call.out.show({"nova": nova, "paused": False, "changed": changed}, f"{_whom(nova)} {said}")
+
+
+def who() -> str:
+    """The user of this command, for the record."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
+
+
+def _whom(nova: str | None) -> str:
+    return "the fleet" if nova is None else nova
+
+
+def _check_name(nova: str | None) -> None:
+    if nova is not None and not ids.valid_nova_name(nova):
+        raise UserError(
+            f"nova: {nova!r} is no Nova name: a-z, 0-9, _ and -, up to 32, first a letter"
+        )

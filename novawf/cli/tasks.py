@@ -1,0 +1,123 @@
+"""Commands about tasks that exist: `tasks`, `task`, `cancel`, `retry`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from novawf.cli.command import Invocation, command
+from novawf.cli.output import pairs, printable, table
+from novawf.errors import UserError
+from novawf.tasks.tracker import STATUSES
+
+_TaskId = Annotated[str, typer.Argument(metavar="ID", help="Id of the task.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to `app`."""
+    command(
+        app,
+        "tasks",
+        "novawf tasks",
+        "novawf tasks --status blocked --nova torch",
+        "novawf tasks --json | jq -r '.[].task_id'",
+    )(tasks)
+    command(app, "task", "novawf task TORCH-1760000000-00002a", "novawf task ID --json")(task)
+    command(app, "cancel", "novawf cancel TORCH-1760000000-00002a")(cancel)
+    command(
+        app, "retry", "novawf retry TORCH-1760000000-00002a  # with fresh attempts"
+    )(retry)  # fmt: skip
+
+
+async def tasks(
+    call: Invocation,
+    status: Annotated[
+        str | None, typer.Option(metavar="S", help="pending, in_progress, completed or blocked.")
+    ] = None,
+    nova: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Aimed at this Nova, or in its hands.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.")] = None,
+) -> None:
+    """List tasks, the oldest first."""
+    if status is not None and status not in STATUSES:
+        raise UserError(f"--status: {status!r} is unknown; known are {', '.join(STATUSES)}")
+    async with call.fleet() as fleet:
+        rows = await fleet.tasks(status=status, nova=nova, limit=limit)
+    if call.json or rows:
+        call.out.show(rows, table(_COLUMNS, map(_row, rows)))
+    else:
+        call.out.note("no such tasks")
+
+
+async def task(call: Invocation, task_id: _TaskId) -> None:
+    """Show all about one task: its state, attempts, the end of its output, its history."""
+    async with call.fleet() as fleet:
+        view = await fleet.task(task_id)
+    call.out.show(view, *_task_lines(view))
+
+
+async def cancel(call: Invocation, task_id: _TaskId) -> None:
+    """Cancel a task that waits or runs; what waits for it is blocked too."""
+    async with call.fleet() as fleet:
+        outcome = await fleet.cancel(task_id)
+    said = "cancelled" if outcome == "blocked" else "its Nova was told to end it"
+    call.out.show({"task_id": task_id, "state": outcome}, f"{task_id}: {said}")
+
+
+async def retry(call: Invocation, task_id: _TaskId) -> None:
+    """Take a blocked task up again, and what was blocked by it."""
+    async with call.fleet() as fleet:
+        await fleet.retry(task_id)
+    call.out.show({"task_id": task_id, "state": "pending"}, f"{task_id}: pending again")
+
+
+_COLUMNS = ("TASK", "STATUS", "OUTCOME", "PRIORITY", "NOVA", "ATTEMPTS", "TITLE")
+
+
+def _row(row: dict[str, Any]) -> tuple[Any, ...]:
+    return (
+        row["task_id"],
+        row["status"],
+        row["outcome"],
+        row["priority"],
+        row["owner"] or row["nova"],
+        row["attempts"],
+        row["title"],
+    )
+
+
+def _task_lines(view: dict[str, Any]) -> list[str]:
+    outcome = f" ({view['outcome']})" if view["outcome"] else ""
+    known = [
+        ("task", view["task_id"]),
+        ("title", view["title"]),
+        ("description", view["description"]),
+        ("status", view["status"] + outcome + (", being cancelled" if view["cancelling"] else "")),
+        ("priority", view["priority"]),
+        ("nova", view["owner"] or view["nova"]),
+        ("executor", view["executor"]),
+        ("attempts", f"{view['attempts']} of {view['attempts_allowed']}"),
+        ("after", ", ".join(view["after"])),
+        ("waits for", _count_text(view["waiting_for"])),
+        ("exit code", view["exit_code"]),
+        ("created", view["created_at"]),
+        ("updated", view["updated_at"]),
+    ]
+    lines = [pairs([(name, value) for name, value in known if value not in (None, "")])]
+    if view["history"]:
+        rows = [
+            (event["at"], event["event"], event["nova"], event["attempt"], event["detail"])
+            for event in view["history"]
+        ]
+        lines += ["", table(("AT", "EVENT", "NOVA", "ATTEMPT", "DETAIL"), rows)]
+    if tail := view["stdout_tail"].rstrip("\n"):
+        lines += ["", "end of its output:", *(f"  {printable(line)}" for line in tail.split("\n"))]
+    return lines
+
+
+def _count_text(number: int) -> str:
+    if number == 0:
+        return ""
+    return "1 task that is not completed" if number == 1 else f"{number} that are not completed"

@@ -1,0 +1,140 @@
+"""Commands that show the fleet: `status`, `limits`, `store-url`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from novawf.cli.command import Invocation, command
+from novawf.cli.output import duration, pairs, table
+from novawf.clock import parse_iso
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to `app`."""
+    command(
+        app,
+        "status",
+        "novawf status",
+        "novawf status --json | jq '.novas[] | {id, state}'",
+        "novawf status --store redis://:secret@db.example:18000/0",
+    )(status)
+    command(app, "limits", "novawf limits", "novawf limits --json")(limits)
+    command(app, "store-url", "novawf store-url", 'redis-cli -u "$(novawf store-url)" ping')(
+        store_url
+    )
+
+
+async def status(call: Invocation) -> None:
+    """Show the fleet: its Novas, what they do, its store, tasks and limits."""
+    async with call.fleet() as fleet:
+        document = await fleet.status()
+        now_s = fleet.clock.wall_s()
+    if call.json:
+        call.out.show(document)
+    else:
+        call.out.show(document, *status_lines(document, now_s))
+
+
+async def limits(call: Invocation) -> None:
+    """Show what is left of the API limits, which hold for the whole fleet."""
+    async with call.fleet() as fleet:
+        document = await fleet.limits()
+    wait_s = document["next_free_in_s"]
+    call.out.show(
+        document,
+        pairs(
+            [
+                ("this minute", f"{document['minute_left']} of {_per(document, 'minute')} left"),
+                ("this hour", f"{document['hour_left']} of {_per(document, 'hour')} left"),
+                ("in flight", f"{document['in_use']} of {document['concurrent']}"),
+                ("next permit", f"in {wait_s:.1f} s" if wait_s else "now"),
+                (
+                    "so far",
+                    f"{document['granted']} granted, {document['ok']} ok, "
+                    f"{document['failed']} failed, {document['expired']} never reported back, "
+                    f"{document['void']} unused",
+                ),
+            ]
+        ),
+    )
+
+
+async def store_url(call: Invocation) -> None:
+    """Print the store's URL with its credentials: do not paste it where others read."""
+    async with call.fleet() as fleet:
+        url = fleet.address.url()
+    call.out.show({"store_url": url}, url)
+
+
+def status_lines(document: dict[str, Any], now_s: float) -> list[str]:
+    """The status for people."""
+    fleet, store, tasks = document["fleet"], document["fleet"]["store"], document["tasks"]
+    limits = document["limits"]
+    window_s = store.get("loss_window_s")
+    loss = "unknown or unbounded" if window_s is None else f"{window_s:g} s"
+    head = [
+        ("fleet", _fleet_text(fleet)),
+        ("store", f"{store['backend']}, {store['persistence']}; a crash may lose: {loss}"),
+        (
+            "tasks",
+            f"{tasks['pending']} pending, {tasks['in_progress']} in progress, "
+            f"{tasks['completed']} completed, {tasks['blocked']} blocked",
+        ),
+        (
+            "limits",
+            f"{limits['minute_left']} left this minute, {limits['hour_left']} this hour, "
+            f"{limits['in_use']} of {limits['concurrent']} in flight",
+        ),
+    ]
+    if fleet["held"]:
+        head.append(("waiting", fleet["held"]))
+    lines = [pairs(head)]
+    if document["novas"]:
+        lines += ["", table(_NOVA_COLUMNS, [_nova_row(nova, now_s) for nova in document["novas"]])]
+    if document["actors"]:
+        rows = [
+            (actor["name"], "alive" if actor["alive"] else "gone", actor["pid"], actor["restarts"])
+            for actor in document["actors"]
+        ]
+        lines += ["", table(("ACTOR", "PROCESS", "PID", "RESTARTS"), rows)]
+    return lines
+
+
+_NOVA_COLUMNS = ("NOVA", "STATE", "FOR", "HEALTH", "PID", "RESTARTS", "CYCLES", "TASK")
+
+
+def _nova_row(nova: dict[str, Any], now_s: float) -> tuple[Any, ...]:
+    since = nova["since"]
+    task = " ".join(part for part in (nova["task"], nova["title"]) if part)
+    return (
+        nova["id"],
+        nova["state"] + (" (paused)" if nova["paused"] else ""),
+        duration(max(0.0, now_s - parse_iso(since))) if since else None,
+        _health(nova),
+        nova["pid"],
+        nova["restarts"],
+        nova["cycles"],
+        task,
+    )
+
+
+def _health(nova: dict[str, Any]) -> str:
+    if not nova["alive"]:
+        return nova["cause"] or "not alive"
+    if not nova["listening"]:
+        return "alive, silent"
+    return "ok" if nova["progressing"] else "listening, no progress"
+
+
+def _fleet_text(fleet: dict[str, Any]) -> str:
+    if fleet["started_at"] is None:
+        return "none has used this store yet"
+    text = f"{fleet['state']} since {fleet['started_at']} (pid {fleet['pid']})"
+    return f"{text}, PAUSED" if fleet["paused"] else text
+
+
+def _per(limits: dict[str, Any], window: str) -> int:
+    number: int = limits[f"requests_per_{window}"]
+    return number
