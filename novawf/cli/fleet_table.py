@@ -38,7 +38,7 @@ _STATE_STYLES: Final = {
     "stopped": "dim",
 }
 _IDLE: Final = ("stream_check", "work_discovery")
-_TROUBLE: Final = ("quarantined", "backing off", "error_recovery", "stopped")
+_TROUBLE: Final = ("quarantined", "backing off", "error_recovery")
 
 
 def render(
@@ -96,7 +96,7 @@ class _FleetPicture:
             parts.append((f" · up {_elapsed(self._now_s, fleet['started_at'])}", ""))
         parts.append((f" · {printable(store['backend'])}, {printable(store['persistence'])}", ""))
         lines = [_line(parts)]
-        if fleet["held"]:
+        if fleet["held"] and fleet["state"] != "starting":  # then no verdict yet is no news
             # The supervisor's own words, but with a reason in them that somebody typed.
             style = "bold red" if fleet["stop"] else "yellow"
             held = _line(
@@ -195,7 +195,7 @@ def _condition(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
     state = row["state"]
     words, style = printable(state).replace("_", " "), _STATE_STYLES.get(state, "")
     if not row["alive"]:
-        return "○", "red" if state in _TROUBLE else "cyan", words, style
+        return "○", "red" if state in _TROUBLE else style, words, style
     if not row["listening"]:
         return ("◌", "cyan", words, style) if state == "starting" else ("!", "red", "silent", "red")
     if not row["progressing"]:

@@ -176,6 +176,11 @@ def test_a_fleet_that_is_only_starting_can_be_shown(state: str) -> None:
     assert lines[0].startswith(f"NOVAWF {state}")
 
 
+def test_the_verdict_that_a_starting_fleet_does_not_have_yet_alarms_nobody() -> None:
+    text = "\n".join(drawn(status(state="starting", held="No safety verdict yet.")))
+    assert "NOTHING STARTS" not in text
+
+
 # -- JSON lines --------------------------------------------------------------------------------
 
 
