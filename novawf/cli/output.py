@@ -26,6 +26,7 @@ class Output(NamedTuple):
         else:
             for line in lines:
                 sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()  # a command that goes on to wait must not keep its answer
 
     def note(self, text: str) -> None:
         """A remark for people, beside the answer."""

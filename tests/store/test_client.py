@@ -93,6 +93,17 @@ async def test_wait_gives_up_at_its_timeout_and_names_the_state(fleet: Fleet) ->
         await fleet.wait(task_id, timeout_s=0.02)
 
 
+@pytest.mark.parametrize("steps", range(1, 25))
+async def test_wait_ends_when_it_is_cancelled_at_whatever_step(fleet: Fleet, steps: int) -> None:
+    waiting = asyncio.create_task(fleet.wait(await fleet.submit(WORK)))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    done, _ = await asyncio.wait({waiting}, timeout=2)
+    assert done
+    assert waiting.cancelled()
+
+
 async def test_wait_for_no_task_says_so(fleet: Fleet) -> None:
     with pytest.raises(NotFound):
         await fleet.wait("TORCH-1-000001")
