@@ -130,7 +130,7 @@ def _health(nova: dict[str, Any]) -> str:
 
 def _fleet_text(fleet: dict[str, Any]) -> str:
     if fleet["started_at"] is None:
-        return "none has used this store yet"
+        return "none runs with this store, or it is just starting"
     text = f"{fleet['state']} since {fleet['started_at']} (pid {fleet['pid']})"
     return f"{text}, PAUSED" if fleet["paused"] else text
 
