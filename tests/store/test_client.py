@@ -104,6 +104,21 @@ async def test_wait_ends_when_it_is_cancelled_at_whatever_step(fleet: Fleet, ste
     assert waiting.cancelled()
 
 
+async def test_wait_ends_when_it_was_cancelled_just_before_it_began(fleet: Fleet) -> None:
+    task_id = await fleet.submit(WORK)
+
+    async def wait_when_cancelled() -> None:
+        current = asyncio.current_task()
+        assert current is not None
+        current.cancel()  # as a signal handler does while the task runs
+        await fleet.wait(task_id)
+
+    waiting = asyncio.create_task(wait_when_cancelled())
+    done, _ = await asyncio.wait({waiting}, timeout=2)
+    assert done
+    assert waiting.cancelled()
+
+
 async def test_wait_for_no_task_says_so(fleet: Fleet) -> None:
     with pytest.raises(NotFound):
         await fleet.wait("TORCH-1-000001")
