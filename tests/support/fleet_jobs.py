@@ -1,0 +1,38 @@
+"""Callables that test fleets run."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+
+def add(ctx: Any, left: int, right: int) -> int:
+    return left + right
+
+
+def who(ctx: Any) -> dict[str, Any]:
+    ctx.progress(50, "half way")
+    return {"task": ctx.task_id, "attempt": ctx.attempt, "nova": ctx.nova, "pid": os.getpid()}
+
+
+async def call_api(ctx: Any) -> str:
+    async with ctx.api_request():
+        return "called"
+
+
+def crash(ctx: Any) -> None:
+    os._exit(7)
+
+
+def fail_once(ctx: Any, marker: str) -> str:
+    path = Path(marker)
+    if not path.exists():
+        path.touch()
+        raise RuntimeError("the first time")
+    return "the second time"
+
+
+def block(ctx: Any, seconds: float) -> None:
+    time.sleep(seconds)
