@@ -72,7 +72,7 @@ def up(
 
     refuse_what_is_not_there(ray_address, momentum, spares)
     overrides: dict[str, Any] = {
-        "fleet.novas": tuple(name.strip() for name in novas.split(",")) if novas else None,
+        "fleet.novas": None if novas is None else tuple(name.strip() for name in novas.split(",")),
         "fleet.home": home,
         "fleet.pace": pace,
         "store.url": store,

@@ -100,7 +100,10 @@ class Fleet:
 
     def run(self) -> int:
         """The whole life of the fleet; returns the exit code. Raises NovawfError at the start."""
-        check_port_free(self.settings.metrics.host, self.settings.metrics.port, "metrics")
+        check_port_free(self.settings.metrics.host, self.settings.metrics.port, "metrics (--metrics-port)")
+        dashboard_port = self.settings.ray.dashboard_port
+        if self.settings.ray.dashboard and dashboard_port is not None:
+            check_port_free("127.0.0.1", dashboard_port, "dashboard (ray.dashboard_port)")
         self.ground.own()
         with supervisor_log(self.settings.fleet.home / "logs" / "supervisor.log"):
             try:
@@ -217,6 +220,7 @@ class Fleet:
                 completion=settings.completion,
                 executors=settings.executors,
                 env=self.environment,
+                state_ttl_s=settings.fleet.state_ttl_s,
             )
             spec = ChildSpec(nova, shutdown_s=shutdown_s)
             self.children.append(Child(spec, "nova", f"nova-{slot:02d}", NovaActor, (config,)))
@@ -425,6 +429,9 @@ class Fleet:
             "run_id": self.run_id,
             "pid": os.getpid(),
             "store": json.loads(report.probe.model_dump_json()),
+            # What commands need to know of the settings without reading them.
             "limits": json.loads(self.settings.limits.model_dump_json()),
+            "tasks": {"retries": self.settings.tasks.retries},
+            "executors": {"head_bytes": self.settings.executors.head_bytes},
         }
         await self.redis.hset(keys.FLEET, "document", json.dumps(document))

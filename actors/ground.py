@@ -16,7 +16,7 @@ from pathlib import Path
 
 from novawf.client import with_password_file
 from novawf.clock import SystemClock
-from novawf.errors import NovawfError
+from novawf.errors import InvalidConfig, NovawfError, StoreUnreachable
 from novawf.processes.guard import Sentinel
 from novawf.processes.home import HomeLock, read_fleet_file, remove_fleet_file
 from novawf.processes.identity import alive
@@ -89,8 +89,13 @@ class Ground:
             if store.password_file is not None:
                 address = with_password_file(address, store.password_file)
             self.password_file = self._hand_on_password(address)
-        with translate_errors(address):
-            return asyncio.run(self._look_at(address))
+        try:
+            with translate_errors(address):
+                return asyncio.run(self._look_at(address))
+        except StoreUnreachable as error:
+            if store.url is None:
+                raise
+            raise InvalidConfig(f"store.url: {error}") from error  # what was asked for is wrong
 
     def pids(self) -> set[int]:
         """The processes that stand below Ray."""

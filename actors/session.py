@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Collection, Mapping
@@ -12,6 +13,7 @@ import psutil
 import ray
 
 from actors.handles import NAMESPACE
+from novawf.ids import hex_token
 
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -38,6 +40,7 @@ class RaySession:
         os.environ.update(RAY_ENVIRONMENT | dict(environment))  # noqa: TID251
         # Its notice that token authentication is on: our start-up text says so, and where it is.
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+        keep_token_private(token_file(environment))
         context = ray.init(
             namespace=NAMESPACE,
             num_cpus=self.workers,
@@ -79,6 +82,22 @@ def token_file(environment: Mapping[str, str]) -> Path:
     """Where Ray keeps the token that its dashboard asks for."""
     named = environment.get("RAY_AUTH_TOKEN_PATH")
     return Path(named) if named else Path.home() / ".ray" / "auth_token"
+
+
+def keep_token_private(path: Path) -> None:
+    """Make the token before Ray does: Ray's own file is readable by every user of the machine.
+
+    Whoever has the token can run code as this user.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        with contextlib.suppress(PermissionError):  # somebody else's, given to us to read
+            path.chmod(0o600)
+        return
+    with os.fdopen(file, "w") as out:
+        out.write(hex_token())
 
 
 def _dashboard_url(context: Any) -> str | None:

@@ -37,9 +37,9 @@ def run_id() -> str:
     return secrets.token_hex(8)
 
 
-def secret_token() -> str:
-    """256 random bits, for passwords and tokens."""
-    return secrets.token_urlsafe(32)
+def hex_token() -> str:
+    """256 random bits in hex, for passwords and tokens."""
+    return secrets.token_hex(32)
 
 
 def unit_random() -> float:

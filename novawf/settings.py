@@ -100,7 +100,9 @@ class RaySettings(BaseModel):
 
     address: str | None = Field(None, description="A running cluster; None starts a local one.")
     dashboard: bool = True
-    dashboard_port: int = Field(8265, ge=0, le=65535)
+    dashboard_port: int | None = Field(
+        None, ge=1, le=65535, description="None: 8265, or the next one that is free."
+    )
 
 
 class Settings(BaseModel):
