@@ -81,9 +81,8 @@ def up(
     given = {key: value for key, value in overrides.items() if value is not None}
     settings = load_settings(config, given)
 
-    from novawf.cli.live import make_announcer  # noqa: PLC0415
-
     from actors.fleet import Fleet  # noqa: PLC0415 - Ray takes a second
+    from novawf.cli.live import make_announcer  # noqa: PLC0415
 
     announcer = make_announcer(sys.stdout, sys.stdout.isatty() and not json_lines)
     fleet = Fleet(settings, announcer, environment(), until_idle=until_idle)

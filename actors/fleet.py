@@ -8,7 +8,6 @@ behind is cleaned up here: its processes (confirmed by the keeper server), then 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -19,19 +18,18 @@ from typing import Any, Protocol
 from redis.exceptions import RedisError
 
 from actors.child import Child, Watch, supervise
+from actors.directory import Directory
 from actors.ground import Ground, StoreReport, fleet_clock
 from actors.limiter import LimiterActor
 from actors.metrics import MetricsActor
 from actors.nova import NovaActor
 from actors.safety import SafetyActor
-from actors.session import RaySession, token_file
+from actors.session import RaySession
 from novawf import fleet_view
-from novawf.clock import SystemClock, iso, monotonic_s
+from novawf.clock import SystemClock, monotonic_s
 from novawf.errors import ExecutorLost, NovawfError
 from novawf.ids import run_id as new_run_id
 from novawf.personality.profiles import profile_for
-from novawf.processes.home import write_fleet_file
-from novawf.processes.identity import process_start_time
 from novawf.processes.keeper import KeeperClient
 from novawf.settings import Settings
 from novawf.store import keys
@@ -50,7 +48,7 @@ log = logging.getLogger("novawf.actors")
 TEND_S = 0.5
 """How often the supervisor looks after what cannot call: what died below, and silent leases."""
 DRAIN_S = 4.0
-"""Work in hand at a stop may end for so long; then it is handed back (a stop takes 10 s at most)."""
+"""Work in hand at a stop may end for so long; then it is handed back, to be gone within 10 s."""
 CONFIRM_S = 10.0
 """The longest wait for a dead Nova's processes to be confirmed gone; then its lease must expire."""
 QUIET_S = 2.0
@@ -90,6 +88,7 @@ class Fleet:
             dashboard_port=settings.ray.dashboard_port,
             workers=min(len(settings.fleet.novas) + 3, 2 * (os.cpu_count() or 1) + 2),
         )
+        self.directory = Directory(settings, self.ground, self.session, self.run_id)
         self.children: list[Child] = []
         self.exit_code = 0
         self._signals = 0
@@ -100,7 +99,8 @@ class Fleet:
 
     def run(self) -> int:
         """The whole life of the fleet; returns the exit code. Raises NovawfError at the start."""
-        check_port_free(self.settings.metrics.host, self.settings.metrics.port, "metrics (--metrics-port)")
+        metrics = self.settings.metrics
+        check_port_free(metrics.host, metrics.port, "metrics (--metrics-port)")
         dashboard_port = self.settings.ray.dashboard_port
         if self.settings.ray.dashboard and dashboard_port is not None:
             check_port_free("127.0.0.1", dashboard_port, "dashboard (ray.dashboard_port)")
@@ -124,7 +124,7 @@ class Fleet:
         def start_ground() -> None:
             try:
                 found.append(self.ground.start())
-                self._publish_address(found[0])
+                self.directory.address(found[0])
             except BaseException as error:
                 failed.append(error)
 
@@ -152,6 +152,7 @@ class Fleet:
         self.stopping = asyncio.Event()
         self.clock: SystemClock = fleet_clock(report)
         self.redis: Any = connect(report.address, name="supervisor")
+        self.directory.redis = self.redis
         self.queue = TaskQueue(self.redis, self.clock, self.settings.tasks)
         self.tracker = TaskTracker(self.redis, self.clock)
         self.keeper = KeeperClient(self.ground.run_dir / "keeper.sock")
@@ -159,8 +160,7 @@ class Fleet:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled, number)
-        self.started_at = iso(self.clock.wall_s())
-        await self._publish_fleet(report, "starting")
+        await self.directory.fleet(report, "starting")
         await self.queue.release_all("the supervisor was restarted")
         await self.queue.sweep_cascade()
         self._blocked_before = (await self.tracker.counts())["blocked"]
@@ -189,7 +189,7 @@ class Fleet:
             for task in [*others, *watches]:
                 task.cancel()
             await asyncio.gather(*others, *watches, return_exceptions=True)
-            await self._forget()
+            await self.directory.forget()
             await self.redis.aclose()
 
     def _make_children(self, report: StoreReport) -> None:
@@ -258,17 +258,14 @@ class Fleet:
         await self.redis.lpush(keys.WAKE_ANY, "1")  # a wake token may have died with the Nova
 
     async def _changed(self, child: Child) -> None:
-        """Publish a child's record. The store may be away: then the next change tells."""
+        """A child's state changed: say so, and publish it."""
         self.announcer.announce(
             "child_" + child.state.replace(" ", "_"),
             child=child.spec.id,
             restarts=child.restarts,
             **({"cause": child.cause} if child.cause else {}),
         )
-        try:
-            await self.redis.hset(keys.CHILDREN, child.spec.id, child.record().to_json())
-        except (RedisError, OSError) as error:
-            log.warning("the record of %s was not written: %s", child.spec.id, error)
+        await self.directory.child(child.spec.id, child.record())
 
     async def _count_restart(self, child: Child) -> None:
         """Telemetry fails open: a store that is away costs a count, not the restart."""
@@ -328,7 +325,7 @@ class Fleet:
         for child in self.children:
             await child.ready.wait()
         self._guard_ray()
-        await self._publish_fleet(report, "running")
+        await self.directory.fleet(report, "running")
         self.announcer.announce(
             "fleet_started",
             novas=list(self.settings.fleet.novas),
@@ -336,7 +333,7 @@ class Fleet:
             loss_window=report.probe.loss_text,
             metrics=f"http://{self.settings.metrics.host}:{self.settings.metrics.port}/metrics",
             dashboard=self.session.dashboard_url,
-            dashboard_token=str(token_file(self.environment)),
+            dashboard_token=str(self.session.token_file),
         )
         if report.epoch.rolled_back:
             self.announcer.announce("store_rolled_back", detail=report.epoch.text)
@@ -391,47 +388,3 @@ class Fleet:
             await call(*args)
         except Exception as error:
             log.warning("a child could not be asked to drain: %s", error)
-
-    async def _forget(self) -> None:
-        """Leave no record that says something runs."""
-        try:
-            await self.redis.delete(keys.CHILDREN, keys.NOVAS, keys.FLEET)
-        except (RedisError, OSError) as error:
-            log.warning("the fleet's records stay in the store: %s", error)
-
-    # -- where commands find us -----------------------------------------------------------------
-
-    def _publish_address(self, report: StoreReport) -> None:
-        """`fleet.json`, as soon as the store answers: work can be queued while Ray starts."""
-        sentinel = self.ground.sentinel.pid
-        password_file = self.ground.password_file
-        write_fleet_file(
-            self.settings.fleet.home,
-            {
-                "pid": os.getpid(),
-                "run_id": self.run_id,
-                "store_url": report.address.redacted(),
-                "password_file": str(password_file) if password_file else None,
-                "metrics_port": self.settings.metrics.port,
-                "dashboard_url": self.session.dashboard_url,
-                "ray_token_file": str(token_file(self.environment)),
-                "started_at": iso(fleet_clock(report).wall_s()),
-                "sentinel_pid": sentinel,
-                "sentinel_start": process_start_time(sentinel),
-            },
-        )
-
-    async def _publish_fleet(self, report: StoreReport, state: str) -> None:
-        self._publish_address(report)
-        document = {
-            "state": state,
-            "started_at": self.started_at,
-            "run_id": self.run_id,
-            "pid": os.getpid(),
-            "store": json.loads(report.probe.model_dump_json()),
-            # What commands need to know of the settings without reading them.
-            "limits": json.loads(self.settings.limits.model_dump_json()),
-            "tasks": {"retries": self.settings.tasks.retries},
-            "executors": {"head_bytes": self.settings.executors.head_bytes},
-        }
-        await self.redis.hset(keys.FLEET, "document", json.dumps(document))

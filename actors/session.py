@@ -32,6 +32,7 @@ class RaySession:
         self.dashboard_port = dashboard_port
         self.workers = workers
         self.dashboard_url: str | None = None
+        self.token_file = Path.home() / ".ray" / "auth_token"
         self._cores: list[tuple[str, psutil.Process]] = []
 
     def start(self, environment: Mapping[str, str]) -> None:
@@ -40,7 +41,8 @@ class RaySession:
         os.environ.update(RAY_ENVIRONMENT | dict(environment))  # noqa: TID251
         # Its notice that token authentication is on: our start-up text says so, and where it is.
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-        keep_token_private(token_file(environment))
+        self.token_file = token_file(environment)
+        keep_token_private(self.token_file)
         context = ray.init(
             namespace=NAMESPACE,
             num_cpus=self.workers,

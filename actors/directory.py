@@ -1,0 +1,90 @@
+"""Where commands find a running fleet: `fleet.json` in its home, and its records in the store.
+
+What is published here is for people and commands; nothing is decided by it. A store that is away
+costs a record, never the fleet: the next change writes it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from actors.ground import Ground, StoreReport, fleet_clock
+from actors.session import RaySession
+from novawf.clock import iso
+from novawf.processes.home import write_fleet_file
+from novawf.processes.identity import process_start_time
+from novawf.settings import Settings
+from novawf.store import keys
+from novawf.workflow.identity import ChildRecord
+
+log = logging.getLogger("novawf.actors")
+
+
+class Directory:
+    """Publishes one run of the supervisor."""
+
+    def __init__(
+        self, settings: Settings, ground: Ground, session: RaySession, run_id: str
+    ) -> None:
+        self.settings = settings
+        self.ground = ground
+        self.session = session
+        self.run_id = run_id
+        self.redis: Any = None
+        self._started_at = ""
+
+    def address(self, report: StoreReport) -> None:
+        """`fleet.json`, as soon as the store answers: work can be queued while Ray starts."""
+        self._started_at = self._started_at or iso(fleet_clock(report).wall_s())
+        sentinel = self.ground.sentinel.pid
+        password_file = self.ground.password_file
+        write_fleet_file(
+            self.settings.fleet.home,
+            {
+                "pid": os.getpid(),
+                "run_id": self.run_id,
+                "store_url": report.address.redacted(),
+                "password_file": str(password_file) if password_file else None,
+                "metrics_port": self.settings.metrics.port,
+                "dashboard_url": self.session.dashboard_url,
+                "ray_token_file": str(self.session.token_file),
+                "started_at": self._started_at,
+                "sentinel_pid": sentinel,
+                "sentinel_start": process_start_time(sentinel),
+            },
+        )
+
+    async def fleet(self, report: StoreReport, state: str) -> None:
+        """The fleet's own document in the store."""
+        self.address(report)
+        document = {
+            "state": state,
+            "started_at": self._started_at,
+            "run_id": self.run_id,
+            "pid": os.getpid(),
+            "store": json.loads(report.probe.model_dump_json()),
+            # What commands need to know of the settings without reading them.
+            "limits": json.loads(self.settings.limits.model_dump_json()),
+            "tasks": {"retries": self.settings.tasks.retries},
+            "executors": {"head_bytes": self.settings.executors.head_bytes},
+        }
+        await self.redis.hset(keys.FLEET, "document", json.dumps(document))
+
+    async def child(self, name: str, record: ChildRecord) -> None:
+        """One child's record."""
+        try:
+            await self.redis.hset(keys.CHILDREN, name, record.to_json())
+        except (RedisError, OSError) as error:
+            log.warning("the record of %s was not written: %s", name, error)
+
+    async def forget(self) -> None:
+        """Leave no record that says something runs."""
+        try:
+            await self.redis.delete(keys.CHILDREN, keys.NOVAS, keys.FLEET)
+        except (RedisError, OSError) as error:
+            log.warning("the fleet's records stay in the store: %s", error)
