@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from fleet_process import ROOT, FleetProcess, clean_environment, free_port, running_fleet
+from fleet_process import ROOT, clean_environment, free_port, running_fleet
 from waiting import wait_until
 
 FLAGS = ("--novas", "torch,echo", "--pace", "0", "--momentum", "off")
