@@ -23,16 +23,16 @@ from actors.ground import Ground, StoreReport, fleet_clock
 from actors.limiter import LimiterActor
 from actors.metrics import MetricsActor
 from actors.nova import NovaActor
+from actors.reclaim import Reclaim
 from actors.safety import SafetyActor
 from actors.session import RaySession
 from novawf import fleet_view
 from novawf.clock import SystemClock, monotonic_s
-from novawf.errors import ExecutorLost, NovawfError
+from novawf.errors import NovawfError
 from novawf.ids import run_id as new_run_id
 from novawf.personality.profiles import profile_for
 from novawf.processes.keeper import KeeperClient
 from novawf.settings import Settings
-from novawf.store import keys
 from novawf.store.anchor import anchor
 from novawf.store.connect import connect
 from novawf.supervision.child_spec import ChildSpec, check_child_specs
@@ -49,8 +49,6 @@ TEND_S = 0.5
 """How often the supervisor looks after what cannot call: what died below, and silent leases."""
 DRAIN_S = 4.0
 """Work in hand at a stop may end for so long; then it is handed back, to be gone within 10 s."""
-CONFIRM_S = 10.0
-"""The longest wait for a dead Nova's processes to be confirmed gone; then its lease must expire."""
 QUIET_S = 2.0
 FIRST_WORK_S = 10.0
 """`--until-idle` ends after QUIET_S without work, or FIRST_WORK_S when none ever came."""
@@ -92,7 +90,6 @@ class Fleet:
         self.children: list[Child] = []
         self.exit_code = 0
         self._signals = 0
-        self._errands: set[asyncio.Task[None]] = set()
         self._blocked_before = 0
 
     # -- start and stop: blocking, before and after the event loop ------------------------------
@@ -155,8 +152,12 @@ class Fleet:
         self.directory.redis = self.redis
         self.queue = TaskQueue(self.redis, self.clock, self.settings.tasks)
         self.tracker = TaskTracker(self.redis, self.clock)
-        self.keeper = KeeperClient(self.ground.run_dir / "keeper.sock")
-        self._store_back_s = monotonic_s()
+        self.reclaim = Reclaim(
+            self.redis,
+            self.queue,
+            KeeperClient(self.ground.run_dir / "keeper.sock"),
+            self.announcer.announce,
+        )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled, number)
@@ -182,6 +183,8 @@ class Fleet:
         ]
         if self.until_idle:
             others.append(asyncio.create_task(self._until_idle()))
+        for task in [*others, *watches]:
+            task.add_done_callback(self._unexpected)
         try:
             await self.stopping.wait()
             await self._drain(watches)
@@ -239,23 +242,7 @@ class Fleet:
             return
         self.announcer.announce("child_died", child=child.spec.id, pid=pid, cause=child.cause)
         if child.kind == "nova":
-            self._background(self._free_tasks(child.spec.id, epoch, child.cause))
-
-    async def _free_tasks(self, nova: str, epoch: int, cause: str) -> None:
-        """Make a dead Nova's task ready again, once its processes are confirmed to be gone."""
-        try:
-            gone = await self.keeper.drain(f"{nova}:{epoch}", CONFIRM_S)
-        except ExecutorLost as error:
-            log.error("the processes of %s cannot be confirmed gone: %s", nova, error)
-            gone = False
-        if not gone:
-            self.announcer.announce("waiting_for_lease", nova=nova)
-            return
-        for released in await self.queue.release_owner(nova, cause, before_epoch=epoch + 1):
-            self.announcer.announce(
-                "task_released", task=released.task_id, nova=nova, status=released.status
-            )
-        await self.redis.lpush(keys.WAKE_ANY, "1")  # a wake token may have died with the Nova
+            self.reclaim.of_dead(child.spec.id, epoch, child.cause)
 
     async def _changed(self, child: Child) -> None:
         """A child's state changed: say so, and publish it."""
@@ -274,17 +261,6 @@ class Fleet:
         except (RedisError, OSError) as error:
             log.warning("the restart of %s was not counted: %s", child.spec.id, error)
 
-    def _background(self, work: Coroutine[Any, Any, None]) -> None:
-        async def guarded() -> None:
-            try:
-                await work
-            except (RedisError, OSError, NovawfError) as error:
-                log.error("cleaning up failed, the lease will do it: %s", error)
-
-        task = asyncio.create_task(guarded())
-        self._errands.add(task)
-        task.add_done_callback(self._errands.discard)
-
     # -- loops ----------------------------------------------------------------------------------
 
     async def _tend_loop(self) -> None:
@@ -299,19 +275,11 @@ class Fleet:
                 self.stopping.set()
                 return
             try:
-                await self._reclaim()
+                await self.reclaim.round()
+                await anchor(self.redis)
             except (RedisError, OSError, NovawfError) as error:
-                self._store_back_s = monotonic_s()
+                self.reclaim.store_away()
                 log.warning("the store is away: %s", error)
-
-    async def _reclaim(self) -> None:
-        """After an outage no lease is taken for expired until its owner had time to renew it."""
-        await self.redis.ping()
-        if monotonic_s() - self._store_back_s >= self.settings.tasks.lease_s:
-            for released in await self.queue.release_expired():
-                self.announcer.announce("lease_expired", task=released.task_id, nova=released.owner)
-        await self.queue.sweep_cascade()
-        await anchor(self.redis)
 
     async def _show_loop(self) -> None:
         while True:
@@ -354,6 +322,14 @@ class Fleet:
             self.exit_code = 1
         self.announcer.announce("idle", **counts)
         self.stopping.set()
+
+    def _unexpected(self, task: asyncio.Task[None]) -> None:
+        """A loop of ours that failed must not go unnoticed: without it nobody supervises."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a loop of the supervisor failed", exc_info=error)
+            self.announcer.announce("internal_error", error=f"{type(error).__name__}: {error}")
+            self.exit_code = 1
+            self.stopping.set()
 
     # -- the end --------------------------------------------------------------------------------
 

@@ -223,6 +223,18 @@ class KeeperClient:
             return False
         return answer.get("drained") == stamp
 
+    async def end(self, stamp: str, timeout_s: float) -> bool:
+        """End at once what runs under `stamp` now; unlike `drain` it may start more later.
+
+        For an owner that lost its lease but is not dead (stopped, hung). False: not in time.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                answer = await self._ask({"op": "end", "stamp": stamp})
+        except TimeoutError:
+            return False
+        return answer.get("drained") == stamp
+
     async def keepers(self) -> list[dict[str, Any]]:
         """What is kept now: pid, stamp, label, age_s each."""
         answer = await self._ask({"op": "list"})

@@ -65,6 +65,7 @@ class _Connection:
         self.decoder = Decoder()
         self.fds: list[int] = []
         self.draining: str | None = None
+        self.ending: set[int] | None = None  # only these keepers are waited for
         self.until = monotonic() + REQUEST_WITHIN_S
 
     def close(self) -> None:
@@ -209,6 +210,11 @@ class KeeperServer:
                 if len(self._retired) > RETIRED_KEPT:
                     del self._retired[next(iter(self._retired))]
                 connection.draining = stamp
+            case {"op": "end", "stamp": str(stamp)}:
+                connection.ending = {p for p, k in self._keepers.items() if k.stamp == stamp}
+                connection.draining = stamp
+                for pid in connection.ending:
+                    os.kill(pid, signal.SIGTERM)  # our child, not reaped yet: surely this one
             case {"op": "list"}:
                 now = monotonic()
                 keepers = [
@@ -271,7 +277,13 @@ class KeeperServer:
             return
         busy = {keeper.stamp for keeper in self._keepers.values()} | self._swept
         for connection in waiting:
-            if connection.draining not in busy:
+            if connection.ending is None:
+                gone = connection.draining not in busy
+            else:
+                gone = connection.draining not in self._swept and connection.ending.isdisjoint(
+                    self._keepers
+                )
+            if gone:
                 self._drop(connection, {"drained": connection.draining})
 
     def _drop_late(self, now: float) -> None:

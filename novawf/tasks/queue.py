@@ -188,17 +188,24 @@ class TaskQueue:
                 released += await self._release(task_id, state, cause, only_expired=False)
         return released
 
-    async def release_expired(self) -> list[Released]:
-        """Free what silent owners held: their lease has run out."""
-        released = []
-        expired = await self.redis.zrangebyscore(
+    async def expired(self) -> list[tuple[str, TaskState]]:
+        """Tasks whose owner has been silent for a whole lease, at most a hundred."""
+        task_ids = await self.redis.zrangebyscore(
             keys.LEASES, "-inf", f"({self.clock.now_ms()}", start=0, num=100
         )
-        for task_id in expired:
-            state = await self._state(task_id)
-            if state is not None:
-                released += await self._release(task_id, state, "lease expired", only_expired=True)
+        states = [(task_id, await self._state(task_id)) for task_id in task_ids]
+        return [(task_id, state) for task_id, state in states if state is not None]
+
+    async def release_expired(self) -> list[Released]:
+        """Free what silent owners held. A lease renewed meanwhile stays."""
+        released = []
+        for task_id, state in await self.expired():
+            released += await self.release_one(task_id, state)
         return released
+
+    async def release_one(self, task_id: str, state: TaskState) -> list[Released]:
+        """Free one task found by `expired`, unless its lease was renewed meanwhile."""
+        return await self._release(task_id, state, "lease expired", only_expired=True)
 
     async def _release(
         self, task_id: str, state: TaskState, cause: str, *, only_expired: bool

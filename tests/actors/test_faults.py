@@ -120,6 +120,7 @@ def test_a_stopped_owner_loses_its_task_and_cannot_end_it_later(
     os.kill(pid, signal.SIGSTOP)
     try:
         wait_until(lambda: len(starts(noted)) == 2, 4 * LEASE_S, what="the task's second owner")
+        assert gone(int(starts(noted)[0])), "two runs of one task at once"
     finally:
         os.kill(pid, signal.SIGCONT)
     task = fleet.ended(task_id)

@@ -1,0 +1,99 @@
+"""What becomes of the work of an owner that is gone or silent.
+
+A dead Nova's task is free again once the keeper server has confirmed that nothing it started is
+left; a silent one's (stopped, hung) when its lease has run out and what it runs has been ended. In
+both cases the epoch keeps the first run's result out, whatever happens later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from novawf.clock import monotonic_s
+from novawf.errors import ExecutorLost, NovawfError
+from novawf.processes.keeper import KeeperClient
+from novawf.store import keys
+from novawf.tasks.queue import TaskQueue
+from novawf.tasks.state import TaskState
+
+log = logging.getLogger("novawf.actors")
+
+CONFIRM_S = 10.0
+"""The longest wait for processes to be confirmed gone; then their lease must run out."""
+
+
+class Reclaim:
+    """Frees tasks that nobody works on any more."""
+
+    def __init__(
+        self, redis: Any, queue: TaskQueue, keeper: KeeperClient, announce: Callable[..., None]
+    ) -> None:
+        self.redis = redis
+        self.queue = queue
+        self.keeper = keeper
+        self.announce = announce
+        self._store_back_s = monotonic_s()
+        self._expiring: set[str] = set()
+        self._errands: set[asyncio.Task[None]] = set()
+
+    def of_dead(self, nova: str, epoch: int, cause: str) -> None:
+        """Free what a dead life of a Nova held; goes on in the background."""
+        self._background(self._of_dead(nova, epoch, cause))
+
+    async def round(self) -> None:
+        """Look once for leases that ran out. Raises redis' errors: then call `store_away`.
+
+        After an outage no lease is taken for expired until its owner had time to renew it.
+        """
+        await self.redis.ping()
+        if monotonic_s() - self._store_back_s >= self.queue.settings.lease_s:
+            for task_id, state in await self.queue.expired():
+                if task_id not in self._expiring:
+                    self._expiring.add(task_id)
+                    self._background(self._of_silent(task_id, state))
+        await self.queue.sweep_cascade()
+
+    def store_away(self) -> None:
+        """The store did not answer: owners could not renew either."""
+        self._store_back_s = monotonic_s()
+
+    async def _of_dead(self, nova: str, epoch: int, cause: str) -> None:
+        try:
+            gone = await self.keeper.drain(f"{nova}:{epoch}", CONFIRM_S)
+        except ExecutorLost as error:
+            log.error("the processes of %s cannot be confirmed gone: %s", nova, error)
+            gone = False
+        if not gone:
+            self.announce("waiting_for_lease", nova=nova)
+            return
+        for released in await self.queue.release_owner(nova, cause, before_epoch=epoch + 1):
+            self.announce("task_released", task=released.task_id, nova=nova, status=released.status)
+        await self.redis.lpush(keys.WAKE_ANY, "1")  # a wake token may have died with the Nova
+
+    async def _of_silent(self, task_id: str, state: TaskState) -> None:
+        """End what the owner still runs, then free its task: no two runs at once."""
+        try:
+            try:
+                await self.keeper.end(f"{state.owner}:{state.nova_epoch}", CONFIRM_S)
+            except ExecutorLost as error:
+                log.error("what %s runs cannot be ended: %s", state.owner, error)
+            for released in await self.queue.release_one(task_id, state):
+                self.announce("lease_expired", task=task_id, nova=released.owner)
+        finally:
+            self._expiring.discard(task_id)
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        async def guarded() -> None:
+            try:
+                await work
+            except (RedisError, OSError, NovawfError) as error:
+                log.error("freeing a task failed, its lease will do it: %s", error)
+
+        task = asyncio.create_task(guarded())
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
