@@ -128,6 +128,10 @@ def read_since(path: str, offset: int, head_bytes: int, limit: int = 1 << 16) ->
         return data, offset + len(data)
     parts = _parts(path)
     if parts and size <= head_bytes:
+        if offset < head_bytes:  # written between the two looks: parts come after a whole head
+            data = _read_at(path, offset, min(limit, head_bytes - offset))
+            if data:
+                return data, offset + len(data)
         return _read_parts(parts, offset, limit)
     mark = _MARK.match(_read_at(path, head_bytes, 64)) if size > head_bytes else None
     shift = int(mark[1]) - len(mark[0]) if mark else 0

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
 from valkey_process import running_valkey
 from waiting import until
 
@@ -178,6 +179,93 @@ async def test_a_cancelled_read_does_not_shift_replies(redis: Redis) -> None:
         assert await client.ping() is True
         await redis.delete("list")
     await single.aclose()
+
+
+@pytest.mark.parametrize("fresh", [True, False], ids=["connecting", "connected"])
+@pytest.mark.parametrize("kind", ["pool", "single", "pipeline"])
+async def test_a_cancellation_from_before_a_command_is_delivered_in_it(
+    valkey_server: StoreAddress, kind: str, fresh: bool
+) -> None:
+    """One that is pending when the sending begins is not swallowed by the sending."""
+    client = connect(valkey_server, block_s=5, single=kind == "single")
+
+    async def read_when_cancelled() -> None:
+        current = asyncio.current_task()
+        assert current is not None
+        current.cancel()  # as a signal handler does while the task runs
+        await block(client, kind)
+
+    if not fresh:
+        await client.ping()
+    await ends_cancelled(asyncio.create_task(read_when_cancelled()))
+    assert await client.ping() is True
+    await client.aclose()
+
+
+@pytest.mark.parametrize("fresh", [True, False], ids=["connecting", "connected"])
+@pytest.mark.parametrize("kind", ["pool", "single", "pipeline"])
+async def test_a_blocking_read_ends_when_it_is_cancelled_at_whatever_step(
+    valkey_server: StoreAddress, kind: str, fresh: bool
+) -> None:
+    """From its first step, through connecting and sending, until it waits for the reply."""
+    for steps in range(25):
+        client = connect(valkey_server, block_s=5, single=kind == "single")
+        if not fresh:
+            await client.ping()
+        reading = asyncio.create_task(block(client, kind))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        reading.cancel()
+        await ends_cancelled(reading)
+        assert await client.ping() is True
+        await client.aclose()
+
+
+@pytest.mark.parametrize("text", ["redis://db", "rediss://db", "unix:///s"])
+def test_every_kind_of_connection_sends_so(text: str) -> None:
+    """TCP, TLS and unix sockets; the tests above have a unix socket."""
+    made = connect(parse_url(text)).connection_pool.make_connection()
+    assert type(made).send_packed_command is not AbstractConnection.send_packed_command
+
+
+@pytest.mark.parametrize("fault", ["stalls", "hangs up"])
+async def test_a_command_that_cannot_be_sent_is_out_of_reach_in_time(
+    tmp_path: Path, fault: str
+) -> None:
+    """A store that takes no more bytes, or goes away meanwhile, holds nobody up."""
+    ended = asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)  # the rest is more than the socket holds
+        if fault == "stalls":
+            await ended.wait()
+        writer.transport.abort()
+
+    path = tmp_path / "s.sock"
+    address = StoreAddress.unix(path)
+    async with await asyncio.start_unix_server(accept, path, limit=1):
+        client = connect(address, name="")
+        client.connection_pool.connection_kwargs["socket_timeout"] = 0.05
+        with pytest.raises(StoreUnreachable, match="does not answer"), translate_errors(address):
+            await asyncio.wait_for(client.set("a", b"x" * 4_000_000), 2)
+        ended.set()
+        await client.aclose()
+
+
+async def block(client: Redis, kind: str) -> None:
+    """Wait for what does not come."""
+    if kind != "pipeline":
+        await client.blpop(["nothing"], timeout=5)
+        return
+    async with client.pipeline(transaction=False) as pipe:
+        pipe.blpop(["nothing"], timeout=5)
+        await pipe.execute()
+
+
+async def ends_cancelled(task: asyncio.Task[None]) -> None:
+    done, _ = await asyncio.wait({task}, timeout=2)
+    assert done, "the cancellation was lost"
+    assert task.cancelled()
 
 
 @pytest.fixture(scope="module")
