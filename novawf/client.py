@@ -18,7 +18,6 @@ import fcntl
 import json
 import os
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping
-from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -205,20 +204,20 @@ class Fleet:
     async def admit(self, task: TaskSpec | Mapping[str, Any], request_id: str) -> Admission:
         """As `submit`; tells also whether this call created the task."""
         spec = _spec(task)
-        async with _reaching(self.address):
+        with translate_errors(self.address):
             queue = await self._writer()
             return await queue.admit(spec, request_id)
 
     async def task(self, task_id: str) -> dict[str, Any]:
         """All about one task, as `novawf task ID --json` shows it. Raises NotFound."""
-        async with _reaching(self.address):
+        with translate_errors(self.address):
             return await self._tracker.task(task_id)
 
     async def tasks(
         self, *, status: str | None = None, nova: str | None = None, limit: int | None = None
     ) -> list[dict[str, Any]]:
         """Tasks in the order of their creation."""
-        async with _reaching(self.address):
+        with translate_errors(self.address):
             return await self._tracker.list(status=status, nova=nova, limit=limit)
 
     async def known(self, task_ids: Iterable[str]) -> set[str]:
@@ -226,7 +225,7 @@ class Fleet:
         wanted = list(dict.fromkeys(task_ids))
         if not wanted:
             return set()
-        async with _reaching(self.address):
+        with translate_errors(self.address):
             states = await self.redis.hmget(keys.TASK_STATE, wanted)
         return {task_id for task_id, state in zip(wanted, states, strict=True) if state}
 
@@ -246,7 +245,7 @@ class Fleet:
         deadline_s = None if timeout_s is None else monotonic_s() + timeout_s
         pause_s = FIRST_PAUSE_S
         while True:
-            async with _reaching(self.address):
+            with translate_errors(self.address):
                 packed = await self.redis.hget(keys.TASK_STATE, task_id)
             if packed is None:
                 raise NotFound(f"there is no task {task_id}")
@@ -265,12 +264,12 @@ class Fleet:
 
         Raises NotFound, or Refused when it had ended before.
         """
-        async with _reaching(self.address):
+        with translate_errors(self.address):
             return await (await self._writer()).cancel(task_id)
 
     async def retry(self, task_id: str) -> None:
         """Take a blocked task up again, and what was blocked by it. Raises NotFound, Refused."""
-        async with _reaching(self.address):
+        with translate_errors(self.address):
             await (await self._writer()).retry(task_id)
 
     def log_path(self, task_id: str, attempt: int) -> Path:
@@ -317,10 +316,11 @@ class Fleet:
 
     async def nova_names(self) -> list[str]:
         """The Novas that the store knows."""
-        async with _reaching(self.address), self.redis.pipeline(transaction=False) as pipe:
-            pipe.hkeys(keys.NOVAS)
-            pipe.hgetall(keys.CHILDREN)
-            novas, children = await pipe.execute()
+        with translate_errors(self.address):
+            async with self.redis.pipeline(transaction=False) as pipe:
+                pipe.hkeys(keys.NOVAS)
+                pipe.hgetall(keys.CHILDREN)
+                novas, children = await pipe.execute()
         supervised = {
             name for name, record in children.items() if json.loads(record).get("kind") == "nova"
         }
@@ -343,23 +343,6 @@ class Fleet:
             settings = TaskSettings() if retries is None else TaskSettings(retries=retries)
             self._queue = TaskQueue(self.redis, self.clock, settings)
         return self._queue
-
-
-@asynccontextmanager
-async def _reaching(address: StoreAddress) -> AsyncIterator[None]:
-    """Redis' errors as ours, and no cancellation lost.
-
-    redis-py sends through `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that
-    arrives just when the sending is done: `wait` would then wait on after Ctrl-C.
-    """
-    task = asyncio.current_task()
-    before = task.cancelling() if task is not None else 0
-    if before:
-        await asyncio.sleep(0)  # one that is still to be delivered comes here, not in there
-    with translate_errors(address):
-        yield
-    if task is not None and task.cancelling() > before:
-        raise asyncio.CancelledError
 
 
 def _spec(task: TaskSpec | Mapping[str, Any]) -> TaskSpec:
