@@ -49,7 +49,9 @@ async def status(
             pipe.hgetall(keys.NOVAS)
             pipe.hgetall(keys.GATE)
             pipe.hmget(keys.TASK_COUNTS, STATUSES)
-            fleet, children, beats, held, counts = await pipe.execute()
+            pipe.zcard(keys.READY)
+            pipe.zcard(keys.PINNED)
+            fleet, children, beats, held, counts, ready, pinned = await pipe.execute()
     said = _document(fleet)
     gate = _gate(held)
     now_ms = clock.now_ms()
@@ -78,6 +80,7 @@ async def status(
         "tasks": {
             name: max(0, int(value or 0)) for name, value in zip(STATUSES, counts, strict=True)
         },
+        "queue_depth": ready + pinned,  # what may start now; the rest of `pending` waits
         "limits": await _limits(redis, clock, store, said),
     }
 

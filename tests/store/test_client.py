@@ -154,6 +154,7 @@ async def test_an_empty_store_has_a_status(fleet: Fleet) -> None:
     assert status["fleet"]["state"] == "unknown"
     assert (status["novas"], status["actors"]) == ([], [])
     assert status["tasks"] == {"pending": 0, "in_progress": 0, "completed": 0, "blocked": 0}
+    assert status["queue_depth"] == 0
     assert status["limits"]["minute_left"] == 30
 
 
@@ -192,6 +193,19 @@ async def test_status_has_the_shape_of_the_public_surface(
     assert [(actor["name"], actor["alive"]) for actor in status["actors"]] == [("limiter", True)]
     assert status["tasks"]["pending"] == 1
     assert status["limits"]["minute_left"] == 7
+
+
+async def test_the_queue_is_as_deep_as_what_may_start_now(fleet: Fleet) -> None:
+    """Pinned tasks count; one in hand, and one that waits for its time or another task, do not."""
+    first = await fleet.submit(WORK)
+    await fleet.submit({**WORK, "nova": "helix"})
+    await fleet.submit({**WORK, "at": "2999-01-01T00:00:00Z"})
+    await fleet.submit({**WORK, "after": [first]})
+    status = await fleet.status()
+    assert (status["queue_depth"], status["tasks"]["pending"]) == (2, 4)
+    assert await run_next(fleet.redis) == first
+    status = await fleet.status()  # whoever ends a task takes the next: the first's dependent
+    assert (status["queue_depth"], status["tasks"]["in_progress"]) == (1, 1)
 
 
 async def test_status_takes_two_round_trips(fleet: Fleet, redis: Any) -> None:
