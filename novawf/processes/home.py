@@ -10,14 +10,19 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from novawf.clock import monotonic_s
 from novawf.errors import HomeInUse
 
 LOCK = "supervisor.lock"
 FLEET = "fleet.json"
+PATIENCE_S: Final = 0.5
+"""For so long a start tries for the lock: commands that look who holds it do so for an instant."""
+_PAUSE_S: Final = 0.02
 
 
 class HomeLock:
@@ -28,17 +33,15 @@ class HomeLock:
         self._file: int | None = None
 
     def acquire(self) -> None:
-        """Own the home. Raises HomeInUse naming the pid of the owner."""
+        """Own the home. Blocks for `PATIENCE_S`, then raises HomeInUse naming the owner's pid."""
         path = self.home / LOCK
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(file):
             os.close(file)
             raise HomeInUse(
                 f"{self.home} is in use by the supervisor with pid {lock_holder(self.home)}: "
                 "stop it with `novawf down`, or give another --home"
-            ) from None
+            )
         os.ftruncate(file, 0)
         os.write(file, f"{os.getpid()}\n".encode())
         self._file = file
@@ -48,6 +51,19 @@ class HomeLock:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _lock(file: int) -> bool:
+    deadline_s = monotonic_s() + PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if monotonic_s() >= deadline_s:
+                return False
+            time.sleep(_PAUSE_S)
+        else:
+            return True
 
 
 def lock_holder(home: Path) -> str:
