@@ -40,7 +40,8 @@ class Child:
     state: ChildState = "stopped"
     since: str = ""
     cause: str = ""
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    """It has been running, or was given up: whoever waits for the start need not wait longer."""
 
     @property
     def alive(self) -> bool:
@@ -119,7 +120,6 @@ async def _live(child: Child, watch: Watch) -> tuple[ExitKind, str]:
             watch.born(child)
             child.policy = child.policy.ready(watch.clock.now_ms())
             await _enter(child, watch, "running", child.cause)
-            child.ready.set()
             await joined
         finally:
             joined.cancel()
@@ -131,7 +131,6 @@ async def _live(child: Child, watch: Watch) -> tuple[ExitKind, str]:
     else:
         kind, cause = ExitKind.NORMAL, "ended"
     finally:
-        child.ready.clear()
         child.actor = None  # drop the dead handle: it holds the actor's name
         pid, child.pid = child.pid, None
     child.cause = cause
@@ -143,6 +142,8 @@ async def _live(child: Child, watch: Watch) -> tuple[ExitKind, str]:
 async def _enter(child: Child, watch: Watch, state: ChildState, cause: str) -> None:
     child.state, child.cause = state, cause
     child.since = iso(watch.clock.wall_s())
+    if state in ("running", "quarantined"):
+        child.settled.set()
     await watch.changed(child)
 
 

@@ -291,7 +291,7 @@ class Fleet:
 
     async def _announce_ready(self, report: StoreReport) -> None:
         for child in self.children:
-            await child.ready.wait()
+            await child.settled.wait()
         self._guard_ray()
         await self.directory.fleet(report, "running")
         self.announcer.announce(
@@ -309,7 +309,7 @@ class Fleet:
     async def _until_idle(self) -> None:
         """Stop once nothing is queued or running."""
         for child in self.children:
-            await child.ready.wait()
+            await child.settled.wait()
         quiet_since_s, worked = monotonic_s(), False
         while True:
             counts = await self.tracker.counts()

@@ -18,6 +18,7 @@ from novawf.store import keys
 from novawf.store.scripts import load_script
 from novawf.tasks.config import TaskSettings
 from novawf.tasks.ending import Ending
+from novawf.tasks.history import one_line
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -26,9 +27,6 @@ _CLAIM = load_script("novawf.tasks", "claim", "lib", "claiming")
 _FINISH = load_script("novawf.tasks", "finish", "lib", "claiming")
 _BEAT = load_script("novawf.tasks", "beat", "lib")
 _PROGRESS = load_script("novawf.tasks", "progress", "lib")
-
-DETAIL_CHARACTERS = 500
-"""Longest free text of one history line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +88,8 @@ class Beat(NamedTuple):
     valid_until_ms: int
     cancel: bool
     lease_held: bool
+    against: str | None
+    """Why the safety verdict is against work; None when it is for it."""
 
 
 class Claimant:
@@ -162,7 +162,7 @@ class Claimant:
         retry_at = self.clock.now_ms() + int(ending.delay_s * 1000) if ending.delay_s else 0
         args = (
             *self._common(state), claim.task_id, str(claim.epoch), ending.verdict, ending.outcome,
-            str(retry_at), result, _one_line(detail), spec["title"], spec.get("description", ""),
+            str(retry_at), result, one_line(detail), spec["title"], spec.get("description", ""),
             spec.get("priority", "medium"), duration.bucket, claimed.bucket, woken.bucket,
             str(duration.microseconds), str(claimed.microseconds), str(woken.microseconds),
             "1" if claim_next else "0",
@@ -194,8 +194,10 @@ class Claimant:
         )  # fmt: skip
         if reply[0] == -5:
             raise Fenced(f"{self.nova}: a newer owner has this identity")
-        _, stopped, paused, valid_until, cancel, held = reply
-        return Beat(bool(stopped), bool(paused), int(valid_until), bool(cancel), bool(held))
+        _, stopped, paused, valid_until, cancel, held, against = reply
+        return Beat(
+            bool(stopped), bool(paused), int(valid_until), bool(cancel), bool(held), against or None
+        )
 
     async def progress(self, claim: Claim, percent: float | None, text: str) -> None:
         """Post a progress record. Raises Fenced."""
@@ -262,8 +264,3 @@ async def take_identity(redis: Redis, nova: str) -> int:
     Returns the new epoch. A repeat after a lost reply only fences off ourselves once more.
     """
     return int(await redis.hincrby(keys.IDENTITY, nova, 1))
-
-
-def _one_line(text: str) -> str:
-    """Free text made fit for a history line: one line, no separator, bounded."""
-    return " ".join(text.replace("|", "/").split())[:DETAIL_CHARACTERS]

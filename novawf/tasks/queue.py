@@ -16,6 +16,7 @@ from novawf.errors import InvalidTask, NotFound, Refused
 from novawf.store import keys
 from novawf.store.scripts import load_script
 from novawf.tasks.config import TaskSettings
+from novawf.tasks.history import one_line
 from novawf.tasks.model import TIER_MS, TaskSpec
 from novawf.tasks.state import TaskState, unpack
 
@@ -26,6 +27,7 @@ _ADMIT = load_script("novawf.tasks", "admit", "lib")
 _CANCEL = load_script("novawf.tasks", "cancel", "lib")
 _RETRY = load_script("novawf.tasks", "retry", "lib")
 _CASCADE = load_script("novawf.tasks", "cascade", "lib")
+_SETTLE = load_script("novawf.tasks", "settle", "lib")
 _RELEASE = load_script("novawf.tasks", "release", "lib")
 
 
@@ -72,7 +74,7 @@ class TaskQueue:
             (
                 self.clock.now_ms(), int(wall_s), iso(wall_s), request_id, spec.dedupe or "",
                 (target or ids.FLEET).upper(), spec.to_json(), retries + 1, TIER_MS[spec.priority],
-                target, self._due_ms(spec, wall_s), spec.title, spec.description, spec.priority,
+                target, self._due_ms(spec.at, wall_s), spec.title, spec.description, spec.priority,
                 *after,
             ),
         )  # fmt: skip
@@ -114,37 +116,43 @@ class TaskQueue:
 
         Raises NotFound, or Refused when it is not blocked or waits for a blocked one.
         """
+        # Read before the task may run: its completion empties the list.
+        dependents = await self._dependents(task_id)
         code, value = await self._retry_one(task_id, only_dependent=False)
         if code == 0:
             raise Refused(f"task {task_id} is {value}; only blocked ones can be retried")
         if code == -1:
             raise Refused(f"task {task_id} comes after {value}, which is blocked: retry that first")
+        while dependents:
+            dependent = dependents.pop()
+            further = await self._dependents(dependent)
+            code, _ = await self._retry_one(dependent, only_dependent=True)
+            if code == 1:
+                dependents += further
 
     async def _retry_one(self, task_id: str, *, only_dependent: bool) -> tuple[int, str]:
         state, spec = await self._load(task_id)
         retries = spec.get("retries", self.settings.retries)
+        due_ms = self._due_ms(spec.get("at"), self.clock.wall_s())
         code, value = await _RETRY(
             self.redis,
             (
                 keys.TASK_STATE, keys.TASK_HISTORY, keys.TASK_COUNTS, keys.READY, keys.PINNED,
                 keys.WAITING, keys.CASCADE, _wake_list(state.target),
-                keys.todo(state.target or ids.FLEET), keys.DEPENDENTS,
+                keys.todo(state.target or ids.FLEET), keys.DEPENDENTS, keys.DELAYED,
             ),
             (
-                *self._now(), task_id, retries + 1, "1" if only_dependent else "0",
+                *self._now(), task_id, retries + 1, "1" if only_dependent else "0", due_ms,
                 *_headline(spec), *dict.fromkeys(spec.get("after", ())),
             ),
         )  # fmt: skip
-        if code == 1:
-            for dependent in await self._dependents(task_id):
-                await self._retry_one(dependent, only_dependent=True)
         return code, value
 
     async def sweep_cascade(self) -> int:
         """Block what waits for blocked tasks. Returns how many were blocked.
 
-        The set of causes is emptied only after their dependents were done, so a crash in between
-        leaves the work to the next caller.
+        A cause leaves the set only when nothing pending waits for it any more, so a crash in
+        between, or a task that is admitted meanwhile, leaves the work to the next round.
         """
         blocked = 0
         while causes := await self.redis.smembers(keys.CASCADE):
@@ -160,7 +168,9 @@ class TaskQueue:
                         (*self._now(), dependent, cause, *_headline(spec)),
                     )  # fmt: skip
                     blocked += reply[0]
-                await self.redis.srem(keys.CASCADE, cause)
+                await _SETTLE(
+                    self.redis, (keys.TASK_STATE, keys.DEPENDENTS, keys.CASCADE), (cause,)
+                )
         return blocked
 
     async def release_owner(
@@ -220,7 +230,7 @@ class TaskQueue:
                 keys.completed(owner),
             ),
             (
-                *self._now(), task_id, state.epoch, cause, "1" if only_expired else "0",
+                *self._now(), task_id, state.epoch, one_line(cause), "1" if only_expired else "0",
                 *_headline(spec),
             ),
         )  # fmt: skip
@@ -247,11 +257,11 @@ class TaskQueue:
             raise NotFound(f"there is no task {task_id}")
         return unpack(task_id, packed), json.loads(spec)
 
-    def _due_ms(self, spec: TaskSpec, wall_s: float) -> int:
+    def _due_ms(self, at: str | None, wall_s: float) -> int:
         """Earliest start in fleet time; 0 for at once."""
-        if spec.at is None:
+        if at is None:
             return 0
-        wait_ms = int((parse_iso(spec.at) - wall_s) * 1000)
+        wait_ms = round((parse_iso(at) - wall_s) * 1000)
         return self.clock.now_ms() + wait_ms if wait_ms > 0 else 0
 
     def _now(self) -> tuple[str, str]:

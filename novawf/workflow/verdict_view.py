@@ -34,10 +34,12 @@ class VerdictView:
         """Take over what a heartbeat brought."""
         if beat.stopped:
             self._reason = "stopped: emergency stop"
-        elif beat.paused:
-            self._reason = "paused"
         elif beat.valid_until_ms < self.clock.now_ms():
             self._reason = "unsafe: the safety verdict has expired"
+        elif beat.against is not None:
+            self._reason = f"unsafe: {beat.against}"
+        elif beat.paused:
+            self._reason = "paused"
         else:
             self._reason = None
 

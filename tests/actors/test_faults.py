@@ -177,7 +177,8 @@ def test_an_idle_nova_starts_new_work_without_waiting_for_a_poll(fleet: FleetPro
 
 def test_recovery_is_seconds_not_minutes(fleet: FleetProcess, tmp_path: Path) -> None:
     noted = tmp_path / "starts"
-    fleet.submit(argv=slow_command(noted, 1), nova="torch")
+    fleet.submit(argv=slow_command(noted, 20), nova="torch")
     wait_until(lambda: len(starts(noted)) == 1, 10)
     os.kill(fleet.nova("torch")["pid"], signal.SIGKILL)
+    # Loose on purpose: tests/bench recovery measures how fast it is.
     assert seconds_until(lambda: len(starts(noted)) == 2, 30) < 15

@@ -2,14 +2,20 @@
 -- KEYS 1 identity 2 novas 3 gate 4 state 5 leases 6 presence 7 workflow state of the Nova
 -- ARGV 1 now 2 nova 3 nova epoch 4 heartbeat JSON 5 presence 6 presence TTL ms
 --      7 task id or '' 8 task epoch 9 lease ms 10 state TTL s 11… workflow state (field, value, …)
--- Reply {1, stopped, paused, valid until ms, cancel, lease ok} with 0/1 flags; {-5} newer owner.
+-- Reply {1, stopped, paused, valid until ms, cancel, lease ok, objection} with 0/1 flags; the
+--      objection is why the verdict is unsafe, '' when it is safe; {-5} newer owner.
 if redis.call('HGET', KEYS[1], ARGV[2]) ~= ARGV[3] then return {-5} end
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[4])
 redis.call('SET', KEYS[6], ARGV[5], 'PX', ARGV[6])
 redis.call('HSET', KEYS[7], (unpack or table.unpack)(ARGV, 11))
 redis.call('EXPIRE', KEYS[7], ARGV[10])
-local gate = redis.call('HMGET', KEYS[3], 'stop', 'paused', 'paused:' .. ARGV[2], 'valid_until')
-local cancel, held = 0, 1
+local gate = redis.call('HMGET', KEYS[3], 'stop', 'paused', 'paused:' .. ARGV[2], 'valid_until',
+  'verdict', 'reason')
+local cancel, held, objection = 0, 1, ''
+if gate[5] ~= 'safe' then
+  objection = gate[6] or ''
+  if objection == '' then objection = 'unsafe' end
+end
 if ARGV[7] ~= '' then
   local s = read_state(KEYS[4], ARGV[7])
   if s and s.status == 'in_progress' and s.owner == ARGV[2] and s.epoch == ARGV[8] then
@@ -20,4 +26,4 @@ if ARGV[7] ~= '' then
   end
 end
 return {1, gate[1] == '1' and 1 or 0, (gate[2] == '1' or gate[3] == '1') and 1 or 0,
-  int(tonumber(gate[4] or '0')), cancel, held}
+  int(tonumber(gate[4] or '0')), cancel, held, objection}

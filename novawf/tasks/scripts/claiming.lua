@@ -21,11 +21,48 @@ local function claimed(id, s)
   return {1, id, s.epoch, s.attempt, s.limit, s.ready, s.created, redis.call('HGET', KEYS[4], id)}
 end
 
--- {1, id, epoch, attempt, limit, ready ms, created ISO, spec JSON} claimed;
--- {0, due ms, expired} nothing: the next due time or lease expiry (0 none), whether leases expired;
--- {-1, reason} stopped; {-2, reason} no valid safety verdict; {-3, reason} paused.
--- Nothing starts without a valid verdict: safety fails closed here, in the claim itself.
-local function claim_next()
+local function progress_record(id, s, spec_json, update, percentage)
+  local spec = cjson.decode(spec_json)
+  redis.call('XADD', KEYS[12], '*', 'task_id', id, 'title', spec['title'] or '',
+    'description', spec['description'] or '', 'status', s.status,
+    'priority', spec['priority'] or 'medium', 'assignee', nova,
+    'created_at', s.created, 'updated_at', ARGV[2],
+    'update', update, 'progress_percentage', percentage)
+end
+
+-- The task that this very claim took, when its reply was lost and the task is still in hand. The
+-- number alone is not enough: every life of a Nova counts its claims from 1.
+local function claimed_before()
+  local last = redis.call('HGET', KEYS[2], 'claim:' .. nova)
+  if not last then return nil end
+  local number, id, epoch = string.match(last, '^(%d+)|([^|]*)|(%d+)$')
+  if number ~= ARGV[5] then return nil end
+  local s = read_state(k.state, id)
+  if s and s.status == 'in_progress' and s.epoch == epoch and s.owner == nova
+      and s.nova_epoch == ARGV[4] then
+    return id, s
+  end
+  return nil
+end
+
+-- The gate was shut before the lost reply came again: the task may not start and goes back, at no
+-- cost. One whose cancellation was asked for is left to its lease, whose end blocks it.
+local function hand_back(id, s)
+  if s.cancel ~= '' then return end
+  redis.call('ZREM', KEYS[10], id)
+  s.status, s.owner, s.updated = 'pending', '', now
+  s.limit = int(tonumber(s.limit) + 1)
+  make_ready(k.ready, k.pinned, id, s, now)
+  write_state(k.state, id, s)
+  move_count(k.counts, 'in_progress', 'pending')
+  redis.call('HINCRBY', k.counts, 'ended:requeue', 1)
+  redis.call('HSET', KEYS[11], 'task_in_hand', '')
+  note(KEYS[5], id, now, 'requeue', nova, s.attempt, 'not begun')
+  progress_record(id, s, redis.call('HGET', KEYS[4], id), 'handed back, not begun', '')
+end
+
+-- Why nothing may start, as the reply of a claim, or nil.
+local function shut()
   local gate = redis.call('HMGET', KEYS[1], 'stop', 'stop_reason', 'valid_until', 'verdict',
     'reason', 'paused', 'paused:' .. nova)
   if gate[1] == '1' then return {-1, gate[2] or ''} end
@@ -35,17 +72,22 @@ local function claim_next()
   if gate[4] ~= 'safe' then return {-2, gate[5] or 'unsafe'} end
   if gate[6] == '1' then return {-3, 'the fleet is paused'} end
   if gate[7] == '1' then return {-3, 'this Nova is paused'} end
+  return nil
+end
 
-  local last = redis.call('HGET', KEYS[2], 'claim:' .. nova)
-  if last then  -- the reply of this very claim was lost: give the same task again
-    local number, id, epoch = string.match(last, '^(%d+)|([^|]*)|(%d+)$')
-    if number == ARGV[5] then
-      local s = read_state(k.state, id)
-      if s and s.status == 'in_progress' and s.epoch == epoch and s.owner == nova then
-        return claimed(id, s)
-      end
-    end
+-- {1, id, epoch, attempt, limit, ready ms, created ISO, spec JSON} claimed;
+-- {0, due ms, expired} nothing: the next due time or lease expiry (0 none), whether leases expired;
+-- {-1, reason} stopped; {-2, reason} no valid safety verdict; {-3, reason} paused: then nothing is
+-- in hand either, a task whose claim had lost its reply included.
+-- Nothing starts without a valid verdict: safety fails closed here, in the claim itself.
+local function claim_next()
+  local refusal = shut()
+  local before, held = claimed_before()
+  if refusal then
+    if before then hand_back(before, held) end
+    return refusal
   end
+  if before then return claimed(before, held) end
   local due = redis.call('ZRANGEBYSCORE', k.delayed, '-inf', now, 'LIMIT', 0, 16)
   for i = 1, #due do
     redis.call('ZREM', k.delayed, due[i])
@@ -92,11 +134,6 @@ local function claim_next()
   redis.call('HSET', KEYS[11], 'task_in_hand', id)
   note(KEYS[5], id, now, 'claimed', nova, s.attempt, '')
   local reply = claimed(id, s)
-  local spec = cjson.decode(reply[8])
-  redis.call('XADD', KEYS[12], '*', 'task_id', id, 'title', spec['title'] or '',
-    'description', spec['description'] or '', 'status', 'in_progress',
-    'priority', spec['priority'] or 'medium', 'assignee', nova,
-    'created_at', s.created, 'updated_at', ARGV[2],
-    'update', 'attempt ' .. s.attempt .. ' started', 'progress_percentage', '0')
+  progress_record(id, s, reply[8], 'attempt ' .. s.attempt .. ' started', '0')
   return reply
 end

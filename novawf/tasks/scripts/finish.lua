@@ -8,7 +8,8 @@
 -- Reply {code, status, Novas to wake (comma separated), reply of claim_next or {}}: code 1 done,
 --      2 was done before (the repeat of a call whose reply was lost). Nothing changed: -5 a newer
 --      owner has this Nova's identity, -6 this attempt no longer has the task.
--- `requeue` hands the task back without using up an attempt (drain).
+-- `requeue` hands the task back without using up an attempt (drain). A task whose cancellation was
+-- asked for is not repeated: `retry` and `requeue` become blocked, cancelled.
 local id, epoch, verdict, outcome = ARGV[rest], ARGV[rest + 1], ARGV[rest + 2], ARGV[rest + 3]
 if not is_owner() then return {-5, '', '', {}} end
 local s = read_state(k.state, id)
@@ -22,6 +23,9 @@ if s.status == 'in_progress' then
   k.waiting, k.dependents, k.wake = KEYS[15], KEYS[16], KEYS[18]
   redis.call('ZREM', KEYS[10], id)
   redis.call('HSET', KEYS[14], id, ARGV[rest + 5])
+  if s.cancel ~= '' and (verdict == 'retry' or verdict == 'requeue') then
+    verdict, outcome = 'blocked', 'cancelled'
+  end
   s.owner, s.outcome, s.updated, s.cancel = '', outcome, now, ''
   local stream, extra = KEYS[13], 'results'
   if verdict == 'completed' or verdict == 'blocked' then

@@ -31,7 +31,8 @@ end
 
 local function note(key, id, now, event, nova, attempt, detail)
   local lines = redis.call('HGET', key, id) or ''
-  if #lines > 8192 then lines = string.sub(lines, -6144) end
+  -- Bounded by whole lines: a part of one could be read by nobody.
+  if #lines > 8192 then lines = string.match(string.sub(lines, -6144), '\n(.*)$') or '' end
   redis.call('HSET', key, id, lines .. now .. '|' .. event .. '|' .. nova .. '|' .. attempt
     .. '|' .. detail .. '\n')
 end

@@ -1,9 +1,9 @@
 -- Takes a blocked task up again: with a fresh allowance of attempts, or (revive) because what it
 -- waited for was taken up again.
 -- KEYS 1 state 2 history 3 counts 4 ready 5 pinned 6 waiting 7 cascade 8 wake list of the target
---      or of any 9 todo stream of the target or `fleet` 10 dependents
+--      or of any 9 todo stream of the target or `fleet` 10 dependents 11 delayed
 -- ARGV 1 now 2 iso time 3 task id 4 attempts allowed 5 '1' only if its outcome is `dependency`
---      6 title 7 description 8 priority, 9… ids it comes after
+--      6 due ms or 0 7 title 8 description 9 priority, 10… ids it comes after
 -- Reply {1, status} pending again; {0, status} not blocked; {-1, id} a dependency is still blocked:
 --      retry that first.
 local id = ARGV[3]
@@ -12,7 +12,7 @@ if not s or s.status ~= 'blocked' or (ARGV[5] == '1' and s.outcome ~= 'dependenc
   return {0, s and s.status or ''}
 end
 local waits = 0
-for i = 9, #ARGV do
+for i = 10, #ARGV do
   local dependency = read_state(KEYS[1], ARGV[i])
   if dependency and dependency.status == 'blocked' then return {-1, ARGV[i]} end
   if dependency and dependency.status ~= 'completed' then
@@ -23,20 +23,24 @@ for i = 9, #ARGV do
     end
   end
 end
-s.status, s.outcome, s.updated, s.ready, s.cancel = 'pending', '', ARGV[1], ARGV[1], ''
+s.status, s.outcome, s.updated, s.ready, s.cancel = 'pending', '', ARGV[1], ARGV[6], ''
 s.limit = int(tonumber(s.attempt) + tonumber(ARGV[4]))
 if waits > 0 then
   redis.call('HSET', KEYS[6], id, waits)
 else
   redis.call('HDEL', KEYS[6], id)
-  make_ready(KEYS[4], KEYS[5], id, s, ARGV[1])
+  if tonumber(s.ready) > tonumber(ARGV[1]) then
+    redis.call('ZADD', KEYS[11], s.ready, id)
+  else
+    make_ready(KEYS[4], KEYS[5], id, s, ARGV[1])
+  end
   push_token(KEYS[8])
 end
 redis.call('SREM', KEYS[7], id)
 write_state(KEYS[1], id, s)
 move_count(KEYS[3], 'blocked', 'pending')
 note(KEYS[2], id, ARGV[1], 'retried', '', s.attempt, '')
-redis.call('XADD', KEYS[9], '*', 'task_id', id, 'title', ARGV[6], 'description', ARGV[7],
-  'status', 'pending', 'priority', ARGV[8], 'assignee', s.target == '' and 'fleet' or s.target,
+redis.call('XADD', KEYS[9], '*', 'task_id', id, 'title', ARGV[7], 'description', ARGV[8],
+  'status', 'pending', 'priority', ARGV[9], 'assignee', s.target == '' and 'fleet' or s.target,
   'created_at', s.created, 'updated_at', ARGV[2], 'update', 'taken up again')
 return {1, 'pending'}
