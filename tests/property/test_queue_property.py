@@ -1,0 +1,651 @@
+"""Whatever submitters, Novas, crashes, cancellations and clocks do, the queue does what a plain
+model of it does: no task lost, one owner, one record per end, attempts within their limit.
+
+The state machine drives the real scripts on a real store, with a clock of its own. The model is a
+list of Python objects without queues, scores in sets, or scripts; after every step the whole store
+is compared with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from novawf.clock import ManualClock, iso
+from novawf.errors import Fenced, LeaseLost, Refused
+from novawf.safety.gate import Gate
+from novawf.safety.verdict import safe, unsafe
+from novawf.store import keys
+from novawf.store.connect import StoreAddress, connect
+from novawf.tasks.claims import Claim, Claimant, Finished, Halted, Nothing, take_identity
+from novawf.tasks.config import TaskSettings
+from novawf.tasks.ending import Ending
+from novawf.tasks.model import TIER_MS, TaskSpec
+from novawf.tasks.queue import TaskQueue
+from novawf.tasks.state import unpack
+
+EXAMPLES = int(os.environ.get("NOVAWF_QUEUE_EXAMPLES", "60"))
+"""About a quarter of a second each; set it high for a long search."""
+
+NOVAS = ("echo", "helix", "torch")
+LEASE_S = 10
+LEASE_MS = LEASE_S * 1000
+MOST_TASKS = 12
+STATE = ("current_state", "work_discovery")
+
+ENDINGS = st.sampled_from(
+    [
+        Ending("completed", "succeeded"),
+        Ending("completed", "succeeded"),
+        Ending("retry", "", 0.0),
+        Ending("retry", "", 5.0),
+        Ending("blocked", "failed"),
+        Ending("blocked", "cancelled"),
+        Ending("requeue", ""),
+    ]
+)
+MOMENTS = st.sampled_from(
+    [1, 1000, 5_000, LEASE_MS - 1, LEASE_MS, LEASE_MS + 1, 300_001, 3_700_000]
+)
+PICK = st.integers(0, 2**16)
+
+
+@dataclass(eq=False)
+class Task:
+    """One task as it should be."""
+
+    id: str
+    tier_ms: int
+    target: str
+    retries: int
+    after: list[Task]
+    due_ms: int
+    limit: int
+    status: str = "pending"
+    outcome: str = ""
+    attempt: int = 0
+    epoch: int = 0
+    owner: str = ""
+    life: int = 0
+    lease_ms: int = 0
+    ready_ms: int = 0
+    cancel: bool = False
+    ends: int = 0
+    """How often it came to an end, so how many records on completed streams it must have."""
+
+    @property
+    def waits(self) -> bool:
+        return any(before.status != "completed" for before in self.after)
+
+    @property
+    def score(self) -> int:
+        return self.ready_ms + self.tier_ms
+
+    def to_pending(self, ready_ms: int) -> None:
+        self.status, self.outcome, self.owner, self.cancel = "pending", "", "", False
+        self.ready_ms = ready_ms
+
+    def end(self, status: str, outcome: str) -> None:
+        self.status, self.outcome, self.owner, self.cancel = status, outcome, "", False
+        self.ends += 1
+
+
+@dataclass(eq=False)
+class Life:
+    """One life of one Nova: what it believes to hold, and its last call."""
+
+    claimant: Claimant
+    held: list[tuple[Task, Claim]] = field(default_factory=list)
+    last_claim: tuple[int, Task, int] | None = None
+    """Number, task and epoch of the last claim that the store granted."""
+    last_finish: tuple[Task, Claim, Ending, bool] | None = None
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Everything that can happen to the queue, one call at a time."""
+
+    address: StoreAddress
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.clock = ManualClock()
+        self.redis: Any = connect(self.address, single=True)
+        self.settings = TaskSettings(lease_s=LEASE_S)
+        self.queue = TaskQueue(self.redis, self.clock, self.settings)
+        self.gate = Gate(self.redis, self.clock)
+        self.tasks: list[Task] = []
+        self.requests: dict[str, tuple[TaskSpec, Task]] = {}
+        self.dedupe: dict[str, Task] = {}
+        self.stopped = False
+        self.paused: set[str] = set()
+        self.is_safe, self.valid_until_ms = False, 0
+        self.run(self.redis.flushall())
+        self.lives = {nova: self.born(nova) for nova in NOVAS}
+        self.stale: list[tuple[Life, Task, Claim]] = []
+        self.verdict(3_600_000, good=True)
+
+    def run(self, coroutine: Any) -> Any:
+        return self.runner.run(coroutine)
+
+    def teardown(self) -> None:
+        self.run(self.redis.aclose())
+        self.runner.close()
+
+    def born(self, nova: str) -> Life:
+        epoch = self.run(take_identity(self.redis, nova))
+        return Life(Claimant(self.redis, self.clock, self.settings, nova, epoch))
+
+    # -- the model -----------------------------------------------------------------------------
+
+    def halted(self, nova: str) -> str | None:
+        if self.stopped:
+            return "stopped"
+        if not self.is_safe or self.valid_until_ms < self.clock.now_ms():
+            return "unsafe"
+        return "paused" if self.paused & {"", nova} else None
+
+    def eligible(self, nova: str) -> list[Task]:
+        """In the order in which they must be claimed; a Nova's own go first at the same score."""
+        now_ms = self.clock.now_ms()
+        can = [
+            task
+            for task in self.tasks
+            if task.status == "pending"
+            and not task.waits
+            and task.ready_ms <= now_ms
+            and task.target in ("", nova)
+        ]
+        return sorted(can, key=lambda task: (task.score, task.target == "", task.id))
+
+    def lost(self, task: Task) -> None:
+        """Its owner is gone."""
+        task.epoch += 1
+        if task.cancel:
+            task.end("blocked", "cancelled")
+        elif task.attempt >= task.limit:
+            task.end("blocked", "failed")
+        else:
+            task.to_pending(self.clock.now_ms())
+
+    def unblocked(self, task: Task) -> None:
+        """What waited for a completed task alone is free, from its earliest start on."""
+        now_ms = self.clock.now_ms()
+        for dependent in self.tasks:
+            if task in dependent.after and dependent.status == "pending" and not dependent.waits:
+                dependent.ready_ms = max(now_ms, dependent.due_ms)
+
+    def cascaded(self) -> None:
+        """Until nothing changes: what waits for something blocked is blocked."""
+        for task in self.tasks:  # in order of creation, so dependencies come first
+            if task.status == "pending" and any(d.status == "blocked" for d in task.after):
+                task.end("blocked", "dependency")
+
+    def revived(self, task: Task) -> None:
+        task.to_pending(max(self.clock.now_ms(), task.due_ms))
+        task.limit = task.attempt + task.retries + 1
+        for dependent in self.tasks:
+            if (
+                task in dependent.after
+                and dependent.outcome == "dependency"
+                and not any(d.status == "blocked" for d in dependent.after)
+            ):
+                self.revived(dependent)
+
+    # -- submitting ----------------------------------------------------------------------------
+
+    @initialize(number=st.integers(2, 6), chain=st.booleans(), retries=st.integers(0, 2))
+    def begins_with_work(self, number: int, chain: bool, retries: int) -> None:
+        for i in range(number):
+            self.submit("medium", "", retries, 0, [i - 1] if chain and i else [], None)
+
+    @precondition(lambda self: len(self.tasks) < MOST_TASKS)
+    @rule(
+        priority=st.sampled_from(sorted(TIER_MS)),
+        pinned=st.sampled_from(["", "", *NOVAS]),
+        retries=st.integers(0, 2),
+        wait_ms=st.sampled_from([0, 0, -1000, 5_000, 60_000]),
+        after=st.lists(PICK, max_size=2),
+        dedupe=st.sampled_from([None, None, None, "nightly"]),
+    )
+    def submit(
+        self,
+        priority: str,
+        pinned: str,
+        retries: int,
+        wait_ms: int,
+        after: list[int],
+        dedupe: str | None,
+    ) -> None:
+        before = [self.tasks[pick % len(self.tasks)] for pick in after if self.tasks]
+        now_ms = self.clock.now_ms()
+        fields: dict[str, Any] = {
+            "title": "work", "argv": ["true"], "priority": priority, "retries": retries,
+            "nova": pinned or None, "after": [task.id for task in before], "dedupe": dedupe,
+            "at": iso((now_ms + wait_ms) / 1000) if wait_ms else None,
+        }  # fmt: skip
+        spec = TaskSpec.parse(fields)
+        request = f"request-{len(self.requests)}"
+        admission = self.run(self.queue.admit(spec, request))
+        known = self.dedupe.get(dedupe) if dedupe else None
+        assert admission.created == (known is None)
+        if known is not None:
+            assert admission.task_id == known.id
+            return
+        task = Task(
+            id=admission.task_id,
+            tier_ms=TIER_MS[priority],
+            target=pinned,
+            retries=retries,
+            after=before,
+            due_ms=now_ms + wait_ms if wait_ms > 0 else 0,
+            limit=retries + 1,
+            ready_ms=now_ms + max(0, wait_ms),
+        )
+        assert task.id not in {other.id for other in self.tasks}
+        self.tasks.append(task)
+        self.requests[request] = (spec, task)
+        if dedupe:
+            self.dedupe[dedupe] = task
+
+    @precondition(lambda self: self.requests)
+    @rule(pick=PICK)
+    def submit_again_after_a_lost_reply(self, pick: int) -> None:
+        request = sorted(self.requests)[pick % len(self.requests)]
+        spec, task = self.requests[request]
+        assert self.run(self.queue.admit(spec, request)) == (task.id, False)
+
+    # -- claiming ------------------------------------------------------------------------------
+
+    def expect_claim(self, life: Life, reply: Any) -> None:
+        """The reply of a claim, against the model; then the model takes it over."""
+        claimant = life.claimant
+        now_ms = self.clock.now_ms()
+        granted = life.last_claim
+        mine = None
+        if granted is not None and granted[0] == claimant._claims:
+            task = granted[1]
+            if task.status == "in_progress" and task.epoch == granted[2]:
+                mine = task
+        halted = self.halted(claimant.nova)
+        if halted is not None:
+            assert isinstance(reply, Halted)
+            assert reply.kind == halted
+            if mine is not None:  # it was granted, nobody knew, and now it may not start
+                life.held = [(task, claim) for task, claim in life.held if task is not mine]
+                if not mine.cancel:  # a cancelled one is left to its lease
+                    mine.limit += 1
+                    mine.to_pending(now_ms)
+            return
+        if mine is not None:
+            assert isinstance(reply, Claim)
+            assert (reply.task_id, reply.epoch, reply.attempt) == (
+                mine.id,
+                mine.epoch,
+                mine.attempt,
+            )
+            if mine not in [task for task, _ in life.held]:
+                life.held.append((mine, reply))
+            return
+        eligible = self.eligible(claimant.nova)
+        if not eligible:
+            assert isinstance(reply, Nothing)
+            known = [t.lease_ms for t in self.tasks if t.status == "in_progress"] + [
+                t.ready_ms
+                for t in self.tasks
+                if t.status == "pending" and not t.waits and t.ready_ms > now_ms
+            ]
+            assert reply.next_due_ms == min(known, default=0)
+            return
+        assert isinstance(reply, Claim)
+        task = eligible[0]
+        assert reply.task_id == task.id
+        task.status, task.owner, task.life = "in_progress", claimant.nova, claimant.nova_epoch
+        task.attempt += 1
+        task.epoch += 1
+        task.lease_ms = now_ms + LEASE_MS
+        assert task.attempt <= task.limit
+        assert (reply.epoch, reply.attempt, reply.limit) == (task.epoch, task.attempt, task.limit)
+        assert reply.ready_ms == task.ready_ms
+        life.held.append((task, reply))
+        life.last_claim = (claimant._claims, task, task.epoch)
+
+    @rule(nova=st.sampled_from(NOVAS))
+    def claim(self, nova: str) -> None:
+        life = self.lives[nova]
+        self.expect_claim(life, self.run(life.claimant.claim(STATE)))
+        life.last_finish = None
+
+    @rule(nova=st.sampled_from(NOVAS), arrived=st.booleans())
+    def claim_again_after_a_lost_reply(self, nova: str, arrived: bool) -> None:
+        life = self.lives[nova]
+        if not arrived:  # it was the request that was lost: the store never saw its number
+            life.claimant._claims += 1
+        self.expect_claim(life, self.run(life.claimant.claim(STATE, again=True)))
+        life.last_finish = None
+
+    # -- ending --------------------------------------------------------------------------------
+
+    def finish_call(
+        self, life: Life, claim: Claim, ending: Ending, claim_next: bool, again: bool = False
+    ) -> Finished:
+        answer: Finished = self.run(
+            life.claimant.finish(
+                claim, ending, result="{}", detail="said", state=STATE, claim_next=claim_next,
+                again=again,
+            )
+        )  # fmt: skip
+        return answer
+
+    @precondition(lambda self: any(life.held for life in self.lives.values()))
+    @rule(nova=st.sampled_from(NOVAS), pick=PICK, ending=ENDINGS, claim_next=st.booleans())
+    def finish(self, nova: str, pick: int, ending: Ending, claim_next: bool) -> None:
+        life = self.lives[nova]
+        if not life.held:
+            life = next(life for life in self.lives.values() if life.held)
+        task, claim = life.held.pop(pick % len(life.held))
+        if ending.verdict == "retry" and task.attempt >= task.limit:
+            ending = Ending("blocked", "failed")  # as `decide` has it
+        answer = self.finish_call(life, claim, ending, claim_next)
+        assert not answer.repeated
+        if ending.verdict in ("completed", "blocked"):
+            task.end(ending.verdict, ending.outcome)
+            if ending.verdict == "completed":
+                self.unblocked(task)
+        elif task.cancel:
+            task.end("blocked", "cancelled")
+        else:
+            task.limit += ending.verdict == "requeue"
+            task.to_pending(self.clock.now_ms() + int(ending.delay_s * 1000))
+        assert answer.status == task.status
+        if claim_next:
+            self.expect_claim(life, answer.following)
+        else:
+            assert answer.following is None
+        life.last_finish = (task, claim, ending, claim_next)
+
+    @precondition(lambda self: any(life.last_finish for life in self.lives.values()))
+    @rule(nova=st.sampled_from(NOVAS))
+    def finish_again_after_a_lost_reply(self, nova: str) -> None:
+        life = self.lives[nova]
+        if life.last_finish is None:
+            life = next(life for life in self.lives.values() if life.last_finish)
+        assert life.last_finish is not None
+        task, claim, ending, claim_next = life.last_finish
+        if task.epoch != claim.epoch:
+            with pytest.raises(LeaseLost):
+                self.finish_call(life, claim, ending, claim_next, again=True)
+            return
+        answer = self.finish_call(life, claim, ending, claim_next, again=True)
+        assert answer.repeated
+        if claim_next:
+            self.expect_claim(life, answer.following)
+
+    @precondition(lambda self: self.stale)
+    @rule(pick=PICK, ending=ENDINGS)
+    def a_stale_owner_changes_nothing(self, pick: int, ending: Ending) -> None:
+        life, _, claim = self.stale[pick % len(self.stale)]
+        current = self.lives[life.claimant.nova] is life
+        with pytest.raises(LeaseLost if current else Fenced):
+            self.finish_call(life, claim, ending, claim_next=True)
+        with pytest.raises(LeaseLost if current else Fenced):
+            self.run(life.claimant.progress(claim, 50, "half"))
+        if current:
+            beat = self.run(life.claimant.beat("{}", "ACTIVE", claim, STATE))
+            assert not beat.lease_held
+        else:
+            with pytest.raises(Fenced):
+                self.run(life.claimant.beat("{}", "ACTIVE", claim, STATE))
+            with pytest.raises(Fenced):
+                self.run(life.claimant.claim(STATE))
+
+    @rule(nova=st.sampled_from(NOVAS), pick=PICK)
+    def heartbeat(self, nova: str, pick: int) -> None:
+        life = self.lives[nova]
+        task, claim = life.held[pick % len(life.held)] if life.held else (None, None)
+        beat = self.run(life.claimant.beat("{}", "ACTIVE", claim, STATE))
+        assert beat.stopped == self.stopped
+        assert beat.paused == bool(self.paused & {"", nova})
+        assert beat.valid_until_ms == self.valid_until_ms
+        assert (beat.against is None) == self.is_safe
+        assert beat.lease_held
+        assert beat.cancel == (task is not None and task.cancel)
+        if task is not None:
+            task.lease_ms = self.clock.now_ms() + LEASE_MS
+
+    # -- losing owners -------------------------------------------------------------------------
+
+    def drop_stale(self) -> None:
+        """Claims whose task went elsewhere are stale from now on."""
+        for life in self.lives.values():
+            for task, claim in list(life.held):
+                if task.epoch != claim.epoch or task.status != "in_progress":
+                    life.held.remove((task, claim))
+                    self.stale.append((life, task, claim))
+
+    @rule(ms=MOMENTS)
+    def time_passes(self, ms: int) -> None:
+        self.clock.advance(ms)
+
+    @precondition(lambda self: any(task.status == "in_progress" for task in self.tasks))
+    @rule()
+    def leases_expire(self) -> None:
+        now_ms = self.clock.now_ms()
+        late = [t for t in self.tasks if t.status == "in_progress" and t.lease_ms < now_ms]
+        released = self.run(self.queue.release_expired())
+        for task in late:
+            self.lost(task)
+        assert {r.task_id: r.status for r in released} == {t.id: t.status for t in late}
+        if any(task.status == "blocked" for task in late):
+            self.cascaded()
+        self.drop_stale()
+
+    @rule(nova=st.sampled_from(NOVAS), free_first=st.booleans())
+    def crash_and_reload(self, nova: str, free_first: bool) -> None:
+        """`free_first` False: the next life begins before the dead one's tasks are free."""
+        old = self.lives[nova]
+        if free_first:
+            self.free(nova, old.claimant.nova_epoch)
+        self.stale += [(old, task, claim) for task, claim in old.held]
+        old.held = []
+        self.lives[nova] = self.born(nova)
+
+    @rule(nova=st.sampled_from(NOVAS))
+    def the_dead_lives_tasks_are_freed(self, nova: str) -> None:
+        self.free(nova, self.lives[nova].claimant.nova_epoch - 1)
+
+    def free(self, nova: str, last_life: int) -> None:
+        dead = [
+            t
+            for t in self.tasks
+            if t.status == "in_progress" and t.owner == nova and t.life <= last_life
+        ]
+        released = self.run(self.queue.release_owner(nova, "signal 9", before_epoch=last_life + 1))
+        for task in dead:
+            self.lost(task)
+        assert {r.task_id: r.status for r in released} == {t.id: t.status for t in dead}
+        if any(task.status == "blocked" for task in dead):
+            self.cascaded()
+        self.drop_stale()
+
+    # -- people --------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.tasks)
+    @rule(pick=PICK)
+    def cancel(self, pick: int) -> None:
+        task = self.tasks[pick % len(self.tasks)]
+        if task.status == "in_progress":
+            assert self.run(self.queue.cancel(task.id)) == "cancelling"
+            task.cancel = True
+        elif task.status == "pending":
+            assert self.run(self.queue.cancel(task.id)) == "blocked"
+            task.end("blocked", "cancelled")
+            self.cascaded()
+        else:
+            with pytest.raises(Refused):
+                self.run(self.queue.cancel(task.id))
+
+    @precondition(lambda self: any(task.status == "blocked" for task in self.tasks))
+    @rule(pick=PICK)
+    def retry(self, pick: int) -> None:
+        blocked = [task for task in self.tasks if task.status == "blocked"]
+        task = blocked[pick % len(blocked)]
+        if any(before.status == "blocked" for before in task.after):
+            with pytest.raises(Refused):
+                self.run(self.queue.retry(task.id))
+            return
+        self.run(self.queue.retry(task.id))
+        self.revived(task)
+
+    @precondition(lambda self: any(task.status != "blocked" for task in self.tasks))
+    @rule(pick=PICK)
+    def retry_of_what_is_not_blocked(self, pick: int) -> None:
+        others = [task for task in self.tasks if task.status != "blocked"]
+        with pytest.raises(Refused):
+            self.run(self.queue.retry(others[pick % len(others)].id))
+
+    @precondition(lambda self: any(task.status == "blocked" for task in self.tasks))
+    @rule()
+    def sweep_cascade(self) -> None:
+        before = sum(task.status == "blocked" for task in self.tasks)
+        blocked = self.run(self.queue.sweep_cascade())
+        self.cascaded()
+        assert blocked == sum(task.status == "blocked" for task in self.tasks) - before
+
+    @precondition(lambda self: not any(self.halted(nova) for nova in NOVAS))
+    @rule(how=st.sampled_from(["stop", "unsafe", "verdict expires", "pause", *NOVAS]))
+    def the_gate_is_shut(self, how: str) -> None:
+        if how == "stop":
+            self.run(self.gate.stop("drill", "test"))
+            self.stopped = True
+        elif how == "unsafe":
+            self.verdict(3_600_000, good=False)
+        elif how == "verdict expires":
+            self.verdict(1000, good=True)
+            self.clock.advance(1001)
+        else:
+            nova = "" if how == "pause" else how
+            assert self.run(self.gate.pause(nova or None)) == (nova not in self.paused)
+            self.paused.add(nova)
+
+    @rule(whom=st.sampled_from(["all", "", *NOVAS]))
+    def the_gate_is_opened(self, whom: str) -> None:
+        for nova in sorted(self.paused) if whom == "all" else [whom]:
+            assert self.run(self.gate.resume(nova or None)) == (nova in self.paused)
+            self.paused.discard(nova)
+        assert self.run(self.gate.clear_stop("test")) == self.stopped
+        self.stopped = False
+        self.verdict(3_600_000, good=True)
+
+    def verdict(self, valid_ms: int, good: bool) -> None:
+        self.is_safe, self.valid_until_ms = good, self.clock.now_ms() + valid_ms
+        make = safe if good else unsafe
+        assert self.run(self.gate.refresh(make("drill", self.valid_until_ms)))
+
+    # -- what must hold ------------------------------------------------------------------------
+
+    @invariant()
+    def the_store_is_as_the_model_says(self) -> None:
+        store = self.run(self.read())
+        now_ms = self.clock.now_ms()
+        assert set(store["state"]) == {task.id for task in self.tasks}, (
+            "no task lost, none invented"
+        )
+        counts = dict.fromkeys(("pending", "in_progress", "completed", "blocked"), 0)
+        for task in self.tasks:
+            counts[task.status] += 1
+            state = unpack(task.id, store["state"][task.id])
+            assert (state.status, state.outcome) == (task.status, task.outcome), task
+            assert (state.attempt, state.limit) == (task.attempt, task.limit), task
+            assert (state.owner, state.epoch, state.cancel) == (task.owner, task.epoch, task.cancel)
+            assert state.attempt <= state.limit
+            assert store["ends"].get(task.id, 0) == task.ends, "one record for every end"
+            assert store["starts"].get(task.id, 0) == task.attempt, "one record for every start"
+            self.check_place(task, store, now_ms)
+        assert {name: int(store["counts"].get(name, 0)) for name in counts} == counts
+        places = ("ready", "pinned", "delayed", "leases")
+        assert sum(len(store[place]) for place in places) == sum(
+            task.status == "in_progress" or (task.status == "pending" and not task.waits)
+            for task in self.tasks
+        ), "nothing else lies about"
+
+    def check_place(self, task: Task, store: dict[str, Any], now_ms: int) -> None:
+        member = f"{task.target}|{task.score:016d}|{task.id}"
+        found = {
+            name: store[name][key]
+            for name, key in [
+                ("ready", task.id), ("pinned", member), ("delayed", task.id), ("leases", task.id),
+            ]
+            if key in store[name]
+        }  # fmt: skip
+        if task.status == "in_progress":
+            assert found == {"leases": task.lease_ms}
+        elif task.status != "pending":
+            assert not found
+            assert task.outcome == "dependency" or task.id not in store["waiting"]
+        elif task.waits:
+            assert not found
+            left = sum(d.status != "completed" for d in {id(d): d for d in task.after}.values())
+            assert store["waiting"][task.id] == str(left)
+        else:
+            assert task.id not in store["waiting"]
+            place = {"pinned": 0} if task.target else {"ready": task.score}
+            # A task that has come due stays among the delayed until the next claim looks there.
+            may = [place] if task.ready_ms <= now_ms else []
+            assert found in [*may, {"delayed": task.ready_ms}]
+
+    async def read(self) -> dict[str, Any]:
+        names = ("fleet", *NOVAS)
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(keys.TASK_STATE)
+            pipe.hgetall(keys.TASK_COUNTS)
+            pipe.hgetall(keys.WAITING)
+            for zset in (keys.READY, keys.PINNED, keys.DELAYED, keys.LEASES):
+                pipe.zrange(zset, 0, -1, withscores=True)
+            for nova in names:
+                pipe.xrange(keys.completed(nova))
+            for nova in names:
+                pipe.xrange(keys.progress(nova))
+            state, counts, waiting, ready, pinned, delayed, leases, *streams = await pipe.execute()
+        ends: dict[str, int] = {}
+        for _, record in [entry for stream in streams[: len(names)] for entry in stream]:
+            ends[record["task_id"]] = ends.get(record["task_id"], 0) + 1
+        starts: dict[str, int] = {}
+        for _, record in [entry for stream in streams[len(names) :] for entry in stream]:
+            if record["update"].endswith(" started"):
+                starts[record["task_id"]] = starts.get(record["task_id"], 0) + 1
+        return {
+            "state": state, "counts": counts, "waiting": waiting, "ready": dict(ready),
+            "pinned": dict(pinned), "delayed": dict(delayed), "leases": dict(leases),
+            "ends": ends, "starts": starts,
+        }  # fmt: skip
+
+
+def test_the_queue_does_what_its_model_does(valkey_server: StoreAddress) -> None:
+    class Machine(QueueMachine):
+        address = valkey_server
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=60,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.explicit, Phase.reuse, Phase.generate],  # sixty steps can be read as is
+        ),
+    )
