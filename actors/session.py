@@ -17,6 +17,9 @@ from novawf.ids import hex_token
 
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray runs workers at niceness 15. Ours are the control plane: at that, every command they
+    # start, and Ray's own dashboard, would come before the Novas that watch over them.
+    "RAY_worker_niceness": "0",
 }
 """What Ray is told through the environment, because it can be told no other way."""
 
