@@ -197,6 +197,9 @@ class TaskSpec(BaseModel):
 
     def to_json(self) -> str:
         """Compact JSON without the fields left at their defaults. Raises InvalidTask if too big."""
+        for name in ("args", "metadata"):
+            if getattr(self, name):
+                self._check_json(name)
         text = self.model_dump_json(exclude_defaults=True)
         size = len(text.encode())
         if size > MAX_PAYLOAD_BYTES:
@@ -204,6 +207,14 @@ class TaskSpec(BaseModel):
                 "task", f"is {size:,} bytes as JSON; the limit is {MAX_PAYLOAD_BYTES:,}"
             )
         return text
+
+    def _check_json(self, name: str) -> None:
+        """What cannot be written, or read back, would fail whoever claims the task."""
+        try:
+            json.loads(self.model_dump_json(include={name}))
+        except (ValueError, RecursionError) as error:  # pydantic's own is a ValueError
+            reason = str(error).removeprefix("Error serializing to JSON: ").splitlines()[0]
+            raise InvalidTask(name, f"cannot be kept as JSON: {reason}") from None
 
     def check_here(self) -> None:
         """Check what only the machine that runs it can tell: that `cwd` is a directory."""
