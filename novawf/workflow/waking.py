@@ -79,6 +79,9 @@ async def read_orders(
             await asyncio.sleep(_RECONNECT_S[min(failures, len(_RECONNECT_S) - 1)])
             failures += 1
             continue
+        except UnicodeDecodeError as error:
+            log.warning("inbox: an order that cannot be read was dropped: %s", error)
+            continue
         failures = 0
         if item is None:
             continue
