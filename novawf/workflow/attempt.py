@@ -18,6 +18,7 @@ from novawf.executors.base import Executor, Outcome, Work
 from novawf.tasks.claims import Claim
 from novawf.tasks.config import TaskSettings
 from novawf.tasks.ending import Ending, decide
+from novawf.tasks.model import Outcome as TaskOutcome
 
 Interruption = Literal["", "cancelled", "handed_back", "stopped", "lost"]
 """Why an attempt was cut short: by its user, by a drain, by the emergency stop, or because the
@@ -45,6 +46,7 @@ class Attempt:
     last_sign_ms: int = 0
     outcome: Outcome | None = None
     no_executor: bool = False
+    begun: bool = False
 
     def interrupt(self, why: Interruption) -> None:
         """Cut it short; the first reason stands, except that a lost task overrides all."""
@@ -56,6 +58,8 @@ class Attempt:
         """What the queue is to be told. The attempt must have an outcome."""
         outcome = self.outcome or Outcome(ok=False, cause="lost", error="the attempt never ran")
         if not outcome.ok and self.interruption in ("handed_back", "stopped"):
+            if self.begun and not self.claim.spec.get("retries", settings.retries):
+                return Ending("blocked", TaskOutcome.FAILED)  # no retries: it runs at most once
             return Ending("requeue", "")
         return decide(
             ok=outcome.ok,
@@ -85,20 +89,23 @@ class Attempt:
         silent = outcome.exit_code is None and outcome.results is None and not outcome.stdout_tail
         if outcome.ok and silent:  # a quiet callable: nothing else is worth its bytes
             return f'{{"nova":"{nova}"}}'
-        return json.dumps(
-            {
-                "nova": nova,
-                "exit_code": outcome.exit_code,
-                "signal": outcome.signal,
-                "cause": outcome.cause,
-                "error": outcome.error,
-                "results": outcome.results,
-                "stdout_tail": outcome.stdout_tail,
-                "output_bytes": outcome.output_bytes,
-                "duration_s": round(outcome.duration_s, 6),
-            },
-            separators=(",", ":"),
-        )
+        fields = {
+            "nova": nova,
+            "exit_code": outcome.exit_code,
+            "signal": outcome.signal,
+            "cause": outcome.cause,
+            "error": outcome.error,
+            "results": outcome.results,
+            "stdout_tail": outcome.stdout_tail,
+            "output_bytes": outcome.output_bytes,
+            "duration_s": round(outcome.duration_s, 6),
+        }
+        try:
+            return json.dumps(fields, separators=(",", ":"))
+        except (TypeError, ValueError, RecursionError) as error:
+            # An end that cannot be recorded would be tried for ever.
+            fields |= {"results": None, "error": f"{outcome.error} (results: {error})".strip()}
+            return json.dumps(fields, separators=(",", ":"))
 
 
 class AttemptRunner:
@@ -154,9 +161,12 @@ class AttemptRunner:
             env=spec.get("env"),
             timeout_s=spec.get("timeout_s"),
         )
-        attempt.outcome = await self.executor(name).run(
-            work, _AttemptReport(self, attempt), attempt.cancel
-        )
+        if attempt.cancel.is_set():
+            attempt.outcome = Outcome(ok=False, cause="cancelled", error="cut short, not begun")
+            return attempt.outcome
+        executor = self.executor(name)
+        attempt.begun = True
+        attempt.outcome = await executor.run(work, _AttemptReport(self, attempt), attempt.cancel)
         return attempt.outcome
 
 

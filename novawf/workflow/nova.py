@@ -11,12 +11,13 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from novawf import ids
 from novawf.clock import SystemClock
@@ -43,6 +44,12 @@ from novawf.workflow.verdict_view import VerdictView
 from novawf.workflow.waking import WorkWaiter, read_orders
 
 log = logging.getLogger("novawf.workflow")
+
+REPORTS_KEPT = 256
+"""Progress reports that wait for the store; of more the oldest are dropped."""
+
+REPORTED_S = 1.0
+"""Longest wait for the last reports of a task before its end is recorded."""
 
 SETTLED_S = 0.05
 """A state that lasts longer is published; quicker ones cost no round trip of their own."""
@@ -76,7 +83,8 @@ class NovaRuntime:
         self.clock = SystemClock(config.clock_offset_ms)
         self.epoch = 0
         self._loops: list[asyncio.Task[Any]] = []
-        self._posts: set[asyncio.Task[None]] = set()
+        self._reports: deque[tuple[Claim, float | None, str]] = deque(maxlen=REPORTS_KEPT)
+        self._poster: asyncio.Task[None] | None = None
         self._kick = asyncio.Event()
         self._settle: asyncio.TimerHandle | None = None
         self._fenced: Fenced | None = None
@@ -122,6 +130,7 @@ class NovaRuntime:
             jitter=ids.unit_random,
             beat=self._beat,
             settled=self._settled,
+            reported=self._reported,
         )
         self.cycle = Cycle(self.data, self.steps.handlers(), self.verdict)
         return self.epoch
@@ -170,16 +179,17 @@ class NovaRuntime:
         """What the life before this one kept; a new record where there is none or it is broken."""
         key = keys.workflow_state(self.config.name)
         redis: Any = self.redis
-        fields = await redis.hgetall(key)
         data = StateData()
-        if fields:
-            try:
+        try:
+            fields = await redis.hgetall(key)
+            if fields:
                 data = StateData.from_hash(fields, key)
                 data.resumed_from = data.current_state
-            except CorruptState as error:
-                log.error("%s; this Nova starts anew", error)
-                await redis.delete(key)
-                data = StateData()
+        except (CorruptState, ResponseError, UnicodeDecodeError) as error:
+            if isinstance(error, ResponseError) and "WRONGTYPE" not in str(error):
+                raise
+            log.error("%s: %s; this Nova starts anew", key, error)
+            await redis.delete(key)
         data.current_state = State.INITIALIZING
         data.task_in_hand = ""
         data.owner_epoch = self.epoch
@@ -262,8 +272,11 @@ class NovaRuntime:
                 self.steps.draining = True
                 self.steps.interrupt.set()
                 return
-            except (RedisError, OSError) as error:
-                log.warning("heartbeat: %s", error)
+            except Exception as error:  # without heartbeats the task in hand would be lost
+                if isinstance(error, RedisError | OSError):
+                    log.warning("heartbeat: %s", error)
+                else:
+                    log.exception("heartbeat failed; it goes on")
                 await asyncio.sleep(min(0.5, settings.lease_s / 10))
                 self._kick.set()
 
@@ -287,15 +300,23 @@ class NovaRuntime:
 
     def _post_progress(self, claim: Claim, percent: float | None, text: str) -> None:
         """Post in the background: work does not wait for its progress to be written."""
-        post = asyncio.ensure_future(self._posted(claim, percent, text))
-        self._posts.add(post)
-        post.add_done_callback(self._posts.discard)
+        self._reports.append((claim, percent, text))
+        if self._poster is None or self._poster.done():
+            self._poster = asyncio.ensure_future(self._post_reports())
 
-    async def _posted(self, claim: Claim, percent: float | None, text: str) -> None:
-        try:
-            await self.claimant.progress(claim, percent, text)
-        except (Fenced, RedisError, OSError) as error:  # telemetry: never the work's concern
-            log.warning("progress of %s was not posted: %s", claim.task_id, error)
+    async def _post_reports(self) -> None:
+        """One after the other, so that they arrive in order and on one connection."""
+        while self._reports:
+            claim, percent, text = self._reports.popleft()
+            try:
+                await self.claimant.progress(claim, percent, text)
+            except Exception as error:  # telemetry: never the work's concern
+                log.warning("progress of %s was not posted: %s", claim.task_id, error)
+
+    async def _reported(self) -> None:
+        """Wait for what the work said last; a store that is away holds nobody up."""
+        if self._poster is not None and not self._poster.done():
+            await asyncio.wait({self._poster}, timeout=REPORTED_S)
 
     async def _last_words(self) -> None:
         try:
@@ -309,7 +330,10 @@ class NovaRuntime:
         await self.steps.waiter.close()
         for loop in self._loops:
             loop.cancel()
-        await asyncio.gather(*self._loops, *self._posts, return_exceptions=True)
+        if self._poster is not None:
+            self._poster.cancel()
+            self._loops.append(self._poster)
+        await asyncio.gather(*self._loops, return_exceptions=True)
         for executor in self.executors.values():
             await executor.close()
         closing: list[Callable[[], Any]] = [

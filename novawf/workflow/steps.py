@@ -1,8 +1,9 @@
 """What a Nova does in each of its nine states. The table of the moves is `states.py`.
 
 The steps keep two promises across every failure: an attempt that has ended is recorded exactly
-once (it is `owed` until the store has confirmed it), and a claim whose reply was lost is asked for
-again under its old number instead of taking a second task.
+once (it is `owed` until the store has confirmed it), and a claim whose reply was lost, alone or at
+the end of a finish, is asked for again under its old number, by a Nova that pauses or drains too:
+the store may have put a task into its hands that nobody knows of.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import asyncio
 import bisect
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from redis.exceptions import RedisError
 
 from novawf.clock import Clock, monotonic_s
 from novawf.errors import LeaseLost
@@ -47,6 +51,17 @@ _RECOVERY_S = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Pauses before successive attempts to recover; the last one repeats (a store that is away)."""
 
 
+@dataclass(slots=True)
+class _Owed:
+    """How an attempt ended, until the store has confirmed it."""
+
+    attempt: Attempt
+    ending: Ending
+    sent: bool = False
+    asked: bool = False
+    """Whether the next task was asked for along with it: then every repeat asks too."""
+
+
 class Steps:
     """The handlers of one Nova, and what they hand from one to the next."""
 
@@ -66,6 +81,7 @@ class Steps:
         jitter: Callable[[], float],
         beat: Callable[[], Awaitable[Beat]],
         settled: Callable[[], None],
+        reported: Callable[[], Awaitable[None]],
     ) -> None:
         self.data = data
         self.clock = clock
@@ -80,11 +96,12 @@ class Steps:
         self.jitter = jitter
         self.beat = beat
         self.settled = settled
+        self.reported = reported
         self.interrupt = asyncio.Event()
         self.draining = False
         self.attempt: Attempt | None = None
         self._following: Claim | None = None
-        self._owed: tuple[Attempt, Ending, bool] | None = None
+        self._owed: _Owed | None = None
         self._claim_unanswered = False
         self._woken = False
         self._claim_took: Measured = NOT_MEASURED
@@ -108,7 +125,12 @@ class Steps:
     @property
     def idle(self) -> bool:
         """Whether nothing is in hand: no attempt, no claim, nothing owed to the store."""
-        return self.attempt is None and self._following is None and self._owed is None
+        return (
+            self.attempt is None
+            and self._following is None
+            and self._owed is None
+            and not self._claim_unanswered
+        )
 
     async def _initializing(self) -> Event:
         self.verdict.learn(await self.beat())
@@ -119,18 +141,18 @@ class Steps:
         return Event.CHECKED
 
     async def _work_discovery(self) -> Event:
-        if self._following is None and not self.draining:
+        if self._following is None and (not self.draining or self._claim_unanswered):
             reply = await self._claim()
             if isinstance(reply, Halted):
                 self.verdict.halt(reply)
-                if self._woken and reply.kind == "paused":
-                    await self.claimant.pass_on_wake()
                 return Event.UNSAFE
             self.verdict.confirm()
             if isinstance(reply, Nothing):
                 self._woken = await self._wait_for_work(reply, self.rhythm_s())
                 return Event.NO_WORK
             self._following = reply
+        if self.draining:
+            await self._hand_back()
         if self._following is None:
             return Event.NO_WORK
         self.attempt, self._following = Attempt(self._following), None
@@ -144,14 +166,14 @@ class Steps:
         self.data.task_in_hand = attempt.claim.task_id
         self.settled()
         await self.runner.run(attempt)
+        await self.reported()  # its last words come before its end
         return Event.WORK_ENDED
 
     async def _progress_update(self) -> Event:
         attempt, self.attempt = self.attempt, None
         self.data.task_in_hand = ""
         if attempt is not None and attempt.interruption != "lost":
-            ending = attempt.ending(self.claimant.settings, self.jitter())
-            self._owed = (attempt, ending, False)
+            self._owed = _Owed(attempt, attempt.ending(self.claimant.settings, self.jitter()))
         if self._owed is not None:
             await self._record()
         return Event.RECORDED
@@ -181,7 +203,8 @@ class Steps:
     async def _error_recovery(self) -> Event:
         pause_s = _RECOVERY_S[min(self._failures, len(_RECOVERY_S) - 1)]
         self._failures += 1
-        await self._pause(pause_s)
+        self.settled()
+        await asyncio.sleep(pause_s)  # not cut short by a drain: that would spin
         await self.waiter.close()
         self.verdict.learn(await self.beat())
         if self.attempt is not None:  # the executor itself failed: our fault, not the task's
@@ -190,19 +213,24 @@ class Steps:
                     ok=False, cause="lost", error="the executor failed: see the Nova's log"
                 )
             attempt, self.attempt = self.attempt, None
-            self._owed = (attempt, attempt.ending(self.claimant.settings, self.jitter()), False)
+            self.data.task_in_hand = ""
+            if attempt.interruption != "lost":
+                ending = attempt.ending(self.claimant.settings, self.jitter())
+                self._owed = _Owed(attempt, ending)
         if self._owed is not None:
             await self._record()
         self._failures = 0
         return Event.RECOVERED
 
     async def _safety_pause(self) -> Event:
-        if self._following is not None:
-            # Taken before the gate shut and not begun: it goes back, and costs no attempt.
-            attempt, self._following = Attempt(self._following), None
-            self._owed = (attempt, Ending("requeue", ""), False)
-        if self._owed is not None:
-            await self._record()
+        if self._claim_unanswered:
+            reply = await self._claim()
+            if isinstance(reply, Claim):
+                self._following = reply
+        await self._hand_back()
+        if self._woken:  # the work that woke this Nova is for another now
+            self._woken = False
+            await self.claimant.pass_on_wake()
         await self.waiter.close()
         self.verdict.learn(await self.beat())
         if self.verdict.unsafe_reason() is None:
@@ -215,48 +243,60 @@ class Steps:
         started_s = monotonic_s()
         again, self._claim_unanswered = self._claim_unanswered, True
         reply = await self.claimant.claim(self.data.to_hash(), again=again)
-        # Refused while a reply is missing: that claim may have taken a task, ask for it later.
-        self._claim_unanswered = again and isinstance(reply, Halted)
+        self._claim_unanswered = False
+        if again and isinstance(reply, Halted):
+            self._woken = True  # what the lost claim had taken is back in the queue: tell others
         self._claim_took = measured(monotonic_s() - started_s)
         return reply
 
+    async def _hand_back(self) -> None:
+        """Give back what was taken and not begun: that costs no attempt."""
+        if self._following is not None and self._owed is None:
+            attempt, self._following = Attempt(self._following), None
+            self._owed = _Owed(attempt, Ending("requeue", ""))
+        if self._owed is not None:
+            await self._record()
+
     async def _record(self) -> None:
         """Tell the queue how the owed attempt ended; take the next task along."""
-        if self._owed is None:
+        owed = self._owed
+        if owed is None:
             return
-        attempt, ending, sent = self._owed
-        self._owed = (attempt, ending, True)
+        attempt = owed.attempt
+        again, owed.sent = owed.sent, True
+        owed.asked |= not self.draining and self.verdict.unsafe_reason() is None
         started_s = monotonic_s()
-        claim = attempt.claim
-        claim_next = not self.draining and self.verdict.unsafe_reason() is None
         duration_s = attempt.outcome.duration_s if attempt.outcome else 0.0
         try:
             finished = await self.claimant.finish(
-                claim,
-                ending,
+                attempt.claim,
+                owed.ending,
                 result=attempt.result_json(self.claimant.nova),
                 detail=attempt.detail(),
                 state=self.data.to_hash(),
                 duration=measured(duration_s),
                 claimed=self._claim_took,
                 woken=self._wake_latency(attempt),
-                claim_next=claim_next,
-                again=sent,
+                claim_next=owed.asked,
+                again=again,
             )
         except LeaseLost as lost:
             log.warning("%s; what it did is dropped", lost)
             self._owed = None
+            self._claim_unanswered = again and owed.asked  # the first call may have arrived
             return
         self._owed = None
         self._completed = finished.status == "completed"
         self._claim_took = measured(monotonic_s() - started_s)
-        if finished.wake:
-            await self.claimant.wake(finished.wake)
         if isinstance(finished.following, Claim):
             self._following = finished.following
         elif isinstance(finished.following, Halted):
             self.verdict.halt(finished.following)
-            self._claim_unanswered = sent
+        if finished.wake:
+            try:
+                await self.claimant.wake(finished.wake)
+            except (RedisError, OSError) as error:  # a hint: those Novas look by themselves soon
+                log.warning("could not wake %s: %s", ", ".join(finished.wake), error)
 
     def _wake_latency(self, attempt: Attempt) -> Measured:
         """From ready to started, for work that found this Nova idle."""
