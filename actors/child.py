@@ -149,7 +149,8 @@ async def _enter(child: Child, watch: Watch, state: ChildState, cause: str) -> N
 
 async def _stopped_within(watch: Watch, timeout_s: float) -> bool:
     try:
-        await asyncio.wait_for(watch.stopping.wait(), timeout_s)
+        async with asyncio.timeout(timeout_s):  # wait_for of Python 3.11 can lose a cancellation
+            await watch.stopping.wait()
     except TimeoutError:
         return False
     return True
