@@ -1,0 +1,98 @@
+"""What deploy/ says of the fleet is true: metrics that exist, and time enough to drain."""
+
+from __future__ import annotations
+
+import configparser
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from novawf.clock import ManualClock
+from novawf.fleet_metrics import Snapshot, families
+from novawf.safety.gate import GateView
+from novawf.workflow.identity import ChildRecord
+
+yaml = pytest.importorskip("yaml", reason="comes with ray")
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+OF_PROMETHEUS = {"up"}
+OF_THE_COLLECTOR = {"novawf_store_up": set[str]()}
+"""Shown by `telemetry.prometheus.FleetCollector` itself, in front of the families."""
+DRAIN_S = 10
+"""A drain is over within so long (docs/operations.md)."""
+
+
+def rules() -> list[dict[str, Any]]:
+    document = yaml.safe_load((DEPLOY / "prometheus" / "novawf.rules.yml").read_text())
+    return [rule for group in document["groups"] for rule in group["rules"]]
+
+
+def series() -> dict[str, set[str]]:
+    """Every series that a scrape can show, with the names of its labels."""
+    row = {"id": "torch", "alive": True, "listening": True, "state": "work_discovery"}
+    full = Snapshot(
+        document={"store": {"loss_window_s": 1.0}, "limits": {}},
+        novas=(row,),
+        cycles={"torch": 1},
+        records={"torch": ChildRecord("nova", 1, True, 0, "running", "")},
+        gate=GateView(),
+        now_ms=ManualClock().now_ms(),
+        counts={},
+        depth={"medium": 1},
+        streams={"nova.tasks.torch.todo": 1},
+        minute_used=0,
+        hour_used=0,
+        in_use=0,
+        outcomes={},
+    )
+    shown = dict(OF_THE_COLLECTOR)
+    for family in families(full):
+        for sample in family.samples:
+            shown.setdefault(sample.name, set()).update(sample.labels)
+    return shown
+
+
+SERIES = series()
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+def test_alerts_ask_for_series_and_labels_that_exist(rule: dict[str, Any]) -> None:
+    """An alert over a misspelt series never fires."""
+    expression = rule["expr"]
+    names = set(re.findall(r"\bnovawf_\w+", expression))
+    assert names <= set(SERIES)
+    assert names or re.search(r"\bup\{", expression)
+    for name, matchers in re.findall(r"\b(novawf_\w+)\{([^}]*)\}", expression):
+        asked = set(re.findall(r"(\w+)\s*[!=]", matchers))
+        assert asked <= SERIES[name], name
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+def test_alerts_say_what_and_how_grave(rule: dict[str, Any]) -> None:
+    """Whoever is woken by one is told what it is and what to do."""
+    assert rule["labels"]["severity"] in {"info", "warning", "critical"}
+    assert set(rule["annotations"]) == {"summary", "description"}
+
+
+def test_prometheus_loads_the_rules_and_scrapes_the_default_port() -> None:
+    """The example works as it is beside a fleet with its defaults."""
+    document = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    for name in document["rule_files"]:
+        assert (DEPLOY / "prometheus" / name).is_file()
+    (job,) = document["scrape_configs"]
+    assert job["job_name"] == "novawf"
+    assert job["static_configs"] == [{"targets": ["127.0.0.1:9464"]}]
+
+
+def test_the_unit_lets_the_supervisor_drain() -> None:
+    """SIGTERM reaches the supervisor alone, and SIGKILL comes well after a drain."""
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(DEPLOY / "systemd" / "novawf.service")
+    service = unit["Service"]
+    assert service["KillMode"] == "mixed"
+    assert int(service["TimeoutStopSec"]) >= 2 * DRAIN_S
+    assert service["Restart"] == "on-failure"
+    assert service["ExecStart"].endswith("/novawf up --json")
