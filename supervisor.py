@@ -80,6 +80,7 @@ def up(
     }
     given = {key: value for key, value in overrides.items() if value is not None}
     settings = load_settings(config, given)
+    refuse_what_is_not_there(settings.ray.address, momentum, settings.supervision.spares)
 
     from actors.fleet import Fleet  # noqa: PLC0415 - Ray takes a second
     from novawf.cli.live import make_announcer  # noqa: PLC0415

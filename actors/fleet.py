@@ -177,7 +177,7 @@ class Fleet:
         )
         watches = [asyncio.create_task(supervise(child, watch)) for child in self.children]
         others = [
-            asyncio.create_task(self._tend_loop()),
+            asyncio.create_task(self._tend_loop(report)),
             asyncio.create_task(self._show_loop()),
             asyncio.create_task(self._announce_ready(report)),
         ]
@@ -263,12 +263,13 @@ class Fleet:
 
     # -- loops ----------------------------------------------------------------------------------
 
-    async def _tend_loop(self) -> None:
+    async def _tend_loop(self, report: StoreReport) -> None:
         """Mend what died below, free what silent owners held, carry on blocked dependencies."""
         while True:
             await asyncio.sleep(TEND_S)
             for mended in await asyncio.to_thread(self.ground.tend):
                 self.announcer.announce("mended", what=mended)
+                self.directory.address(report)  # it names the sentinel
             if (dead := self.session.dead_core()) is not None:
                 self.announcer.announce("ray_died", what=dead)
                 self.exit_code = 1

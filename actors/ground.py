@@ -85,9 +85,10 @@ class Ground:
             address = self.embedded.start()
             self._tell_of_store()
         else:
-            address = parse_url(store.url).with_password(store.password)
+            address = parse_url(store.url)
             if store.password_file is not None:
                 address = with_password_file(address, store.password_file)
+            address = address.with_password(store.password)
             self.password_file = self._hand_on_password(address)
         try:
             with translate_errors(address):

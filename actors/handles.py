@@ -121,6 +121,13 @@ class LimiterHandle:
             else:
                 return
 
+    async def void(self, permit_id: str) -> None:
+        """The permit came too late to be used; its place frees itself if this is lost."""
+        try:
+            await self._call("void", permit_id)
+        except (RayError, ValueError) as error:
+            log.warning("permit %s was not voided: %s", permit_id, cause_of(error))
+
     def _call(self, method: str, *args: Any) -> Awaitable[Any]:
         if self._actor is None:
             self._actor = ray.get_actor(LIMITER, namespace=NAMESPACE)

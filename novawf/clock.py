@@ -82,6 +82,11 @@ def boot_id() -> str:
         return ""
 
 
+def local_hour() -> int:
+    """Hour of the day, 0 to 23, where this machine thinks it is."""
+    return time.localtime().tm_hour
+
+
 def monotonic_s() -> float:
     """Seconds for measuring durations inside one process."""
     return time.monotonic()

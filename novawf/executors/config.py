@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -10,7 +12,7 @@ class PythonSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: tuple[str, ...] = ()
+    path: tuple[Path, ...] = ()
     """Directories to import users' modules from, before PYTHONPATH and the current directory."""
 
 

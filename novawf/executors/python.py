@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from novawf.clock import monotonic_s
-from novawf.errors import ExecutorLost, NovawfError
+from novawf.errors import ExecutorLost
 from novawf.executors.base import STDOUT_TAIL_BYTES, Cause, Outcome, Report, Work
 from novawf.executors.command import signal_name
 from novawf.executors.config import ExecutorSettings
@@ -128,7 +128,7 @@ class PythonExecutor:
         await self.close()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         options = {
-            "path": list(self._settings.python.path),
+            "path": [str(path) for path in self._settings.python.path],
             "head_bytes": self._settings.head_bytes,
             "tail_bytes": self._settings.tail_bytes,
         }
@@ -255,8 +255,8 @@ class _Worker(asyncio.Protocol):
     async def _request(self, number: int, cost_usd: float, report: Report) -> None:
         try:
             permit = await report.api_request(cost_usd)
-        except NovawfError as error:
-            answer: dict[str, Any] = {"api": number, "error": str(error)}
+        except Exception as error:  # whatever it was: the job must not wait for ever
+            answer: dict[str, Any] = {"api": number, "error": str(error) or type(error).__name__}
         else:
             self._permits[number] = permit
             answer = {"api": number, "permit": permit}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-# -- tasks (no TTL; retention moves finished ones out) ------------------------------------------
+# -- tasks (no TTL; nothing removes finished ones yet) --------------------------------------------
 TASK_SPEC = "novawf:task:spec"
 TASK_STATE = "novawf:task:state"
 TASK_RESULT = "novawf:task:result"
@@ -58,7 +58,7 @@ def wake(nova: str) -> str:
 
 
 def inbox(nova: str) -> str:
-    """List: orders to this Nova's process (cancel, pause, stop, resume), as JSON."""
+    """List: orders to this Nova's process (cancel, stop), as JSON."""
     return f"novawf:inbox:{nova}"
 
 
@@ -131,12 +131,12 @@ SCHEMA: tuple[Key, ...] = (
     Key("workflow:state:{nova}", "hash", "3600 s, settable", "the Nova's workflow state"),
     Key("novawf:wake:{nova}", "list", "none", "tokens that wake this Nova; at most 64"),
     Key("novawf:inbox:{nova}", "list", "none", "orders to this Nova's process; at most 256"),
-    Key(WORK_QUEUE, "stream", "none", "work that anyone may XADD (spec §2)"),
-    Key(ENTERPRISE_METRICS, "stream", "none", "every task change, for the enterprise's reports"),
+    Key(WORK_QUEUE, "stream", "none", "reserved (spec §2): nothing reads it yet"),
+    Key(ENTERPRISE_METRICS, "stream", "none", "reserved (spec §2): nothing writes it yet"),
     Key("nova.tasks.{nova}.todo", "stream", "none", "protocol records: created"),
     Key("nova.tasks.{nova}.progress", "stream", "none", "protocol records: in hand"),
     Key("nova.tasks.{nova}.completed", "stream", "none", "protocol records: ended"),
-    Key("nova.status.{nova}", "stream", "none", "state changes of the Nova"),
-    Key("nova.status.{nova}.current", "string", "120 s", "presence of the Nova"),
-    Key("nova.safety.{nova}", "stream", "none", "safety events that concern the Nova"),
+    Key("nova.status.{nova}", "stream", "none", "reserved (spec §2): nothing writes it yet"),
+    Key("nova.status.{nova}.current", "string", "3 idle waits", "presence: ACTIVE, PAUSED"),
+    Key("nova.safety.{nova}", "stream", "none", "reserved (spec §2): nothing writes it yet"),
 )

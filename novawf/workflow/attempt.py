@@ -34,6 +34,9 @@ class ApiLimiter(Protocol):
     async def release(self, permit_id: str, ok: bool) -> None:
         """The request under the permit ended."""
 
+    async def void(self, permit_id: str) -> None:
+        """The permit will not be used."""
+
 
 @dataclass(slots=True)
 class Attempt:
@@ -193,7 +196,12 @@ class _AttemptReport:
         if self.runner.limiter is None:
             raise RuntimeError("there is no limiter in reach: no request may be made")
         tier = self.attempt.claim.spec.get("priority", "medium")
-        return await self.runner.limiter.acquire(tier, self.runner.nova)
+        while True:
+            permit = await self.runner.limiter.acquire(tier, self.runner.nova)
+            # A grant not begun within its second is void: the windows count from the grant.
+            if self.runner.clock.now_ms() <= permit["start_by_ms"]:
+                return permit
+            await self.runner.limiter.void(permit["id"])
 
     async def api_done(self, permit: dict[str, Any], ok: bool) -> None:
         if self.runner.limiter is not None:

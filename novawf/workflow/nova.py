@@ -20,7 +20,7 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 
 from novawf import ids
-from novawf.clock import SystemClock
+from novawf.clock import SystemClock, local_hour
 from novawf.errors import CorruptState, Fenced
 from novawf.executors.base import Executor
 from novawf.executors.config import ExecutorSettings
@@ -204,8 +204,7 @@ class NovaRuntime:
         if config.pace <= 0:
             return config.tasks.idle_wait_s
         load = os.getloadavg()[0] / (os.cpu_count() or 1)
-        hour = int(self.clock.wall_s() // 3600 % 24)
-        return idle_pause_s(config.profile, config.pace, load, hour)
+        return idle_pause_s(config.profile, config.pace, load, local_hour())
 
     def _settled(self) -> None:
         """The cycle is about to stay where it is: publish that if it really does."""
@@ -262,7 +261,8 @@ class NovaRuntime:
         while True:
             pause_s = settings.lease_s / 3 if self.steps.attempt else settings.idle_wait_s
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._kick.wait(), pause_s)
+                async with asyncio.timeout(pause_s):  # 3.11's wait_for can lose a cancellation
+                    await self._kick.wait()
             self._kick.clear()
             try:
                 self.verdict.learn(await self._beat())

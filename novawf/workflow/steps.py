@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -105,6 +106,7 @@ class Steps:
         self._claim_unanswered = False
         self._woken = False
         self._claim_took: Measured = NOT_MEASURED
+        self._nothing = Nothing()
         self._failures = 0
         self._completed = False
 
@@ -186,8 +188,7 @@ class Steps:
         working = self._following is not None or self.draining
         pause_s = completion_pause_s(self.completion, self.pace, working)
         if pause_s > 0:
-            self.settled()
-            self._woken = await self.waiter.wait(pause_s, self.interrupt)
+            self._woken = await self._wait_for_work(self._nothing, pause_s)
         if phase_due(self.data.tasks_completed_in_phase, self.phases):
             return Event.PHASE_DUE
         return Event.ROUTINE_DONE
@@ -292,6 +293,8 @@ class Steps:
             self._following = finished.following
         elif isinstance(finished.following, Halted):
             self.verdict.halt(finished.following)
+        elif isinstance(finished.following, Nothing):
+            self._nothing = finished.following
         if finished.wake:
             try:
                 await self.claimant.wake(finished.wake)
@@ -307,7 +310,7 @@ class Steps:
         return measured(max(0.0, waited_ms / 1000 - (monotonic_s() - attempt.started_s)))
 
     async def _wait_for_work(self, nothing: Nothing, rhythm_s: float) -> bool:
-        """Wait for a wake token, the next due time, or the end of the idle cycle."""
+        """Wait for a wake token, the next due time, or the end of the pause: work never waits."""
         wait_s = min(rhythm_s, self.claimant.settings.idle_wait_s)
         if nothing.leases_expired:
             wait_s = min(wait_s, PAUSED_LOOK_S)  # the supervisor frees them; look again soon
@@ -320,10 +323,9 @@ class Steps:
         self.settled()
         if pause_s <= 0:
             return
-        try:
-            await asyncio.wait_for(self.interrupt.wait(), pause_s)
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):  # 3.11's wait_for can lose a cancellation
+                await self.interrupt.wait()
 
 
 def measured(duration_s: float) -> Measured:

@@ -137,6 +137,12 @@ def test_a_callable_asks_the_fleets_limiter_before_it_calls_an_api(fleet: FleetP
     wait_until(lambda: fleet.json("limits")["ok"] == before + 1, 10)
 
 
+def test_a_declared_cost_is_refused_as_long_as_no_budget_counts_it(fleet: FleetProcess) -> None:
+    task = fleet.ended(fleet.submit(callable="fleet_jobs:call_paid_api", retries=0))
+    assert (task["status"], task["outcome"]) == ("blocked", "failed")
+    assert "budgets are not enforced" in task["history"][-1]["detail"]
+
+
 def test_commands_know_their_task_and_nova(fleet: FleetProcess) -> None:
     script = "echo $NOVAWF_TASK_ID $NOVAWF_ATTEMPT $NOVAWF_NOVA"
     task_id = fleet.submit(argv=["sh", "-c", script], nova="torch")

@@ -36,3 +36,8 @@ def fail_once(ctx: Any, marker: str) -> str:
 
 def block(ctx: Any, seconds: float) -> None:
     time.sleep(seconds)
+
+
+async def call_paid_api(ctx: Any) -> None:
+    async with ctx.api_request(cost_usd=1.0):
+        raise AssertionError("nobody may be let through at a cost that nothing counts")

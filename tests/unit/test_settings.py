@@ -129,9 +129,9 @@ def test_profiles_come_from_file_and_environment_together():
 
 def test_a_section_within_a_section_is_read_from_file_and_environment():
     toml = '[executors]\ngrace_s = 1\n[executors.python]\npath = ["/srv/jobs"]\n'
-    assert load(toml).executors.python.path == ("/srv/jobs",)
+    assert load(toml).executors.python.path == (Path("/srv/jobs"),)
     settings = load(toml, NOVAWF_EXECUTORS__PYTHON__PATH="/a,/b")
-    assert settings.executors.python.path == ("/a", "/b")
+    assert settings.executors.python.path == (Path("/a"), Path("/b"))
     assert settings.executors.grace_s == 1
 
 
