@@ -173,6 +173,8 @@ def connect_sync(
 class _CancellableSending:
     """Laid over a connection class of redis-py, so that `task.cancel()` always has its effect.
 
+    It also packs commands in C: 4 µs instead of 42 for the largest script call.
+
     redis-py 8.1 sends through `asyncio.wait_for`. In Python 3.11 that runs the sending as a task
     of its own, and swallows a cancellation that arrives when this task has just ended. A small
     command is sent within one step of the loop, so a cancellation pending from before was lost
@@ -182,6 +184,19 @@ class _CancellableSending:
     where nothing is left to send, as nearly always: then `drain` does not wait. Measured, that
     takes a fifth off the CPU time of a command, on asyncio and on uvloop.
     """
+
+    def pack_command(self: Any, *args: Any) -> list[bytes]:
+        """In C, as redis-py's synchronous client does it: a `finish` has 90 arguments."""
+        import hiredis  # noqa: PLC0415 - see the module's docstring
+
+        if " " in args[0]:  # redis-py writes CONFIG GET as one, the server wants two
+            args = (*args[0].split(), *args[1:])
+        try:
+            return [hiredis.pack_command(args)]
+        except TypeError as error:
+            from redis.exceptions import DataError  # noqa: PLC0415
+
+            raise DataError(str(error)) from None
 
     async def send_packed_command(
         self: Any, command: bytes | str | Iterable[bytes], check_health: bool = True

@@ -3,4 +3,6 @@
 -- A repeat with the same claim number returns the same task.
 if not is_owner() then return {-5, redis.call('HGET', KEYS[2], nova) or '0'} end
 persist_workflow()
-return claim_next()
+local reply = claim_next()
+write_counts()
+return reply

@@ -8,6 +8,27 @@ local k = {state = KEYS[3], counts = KEYS[6], ready = KEYS[7], pinned = KEYS[8],
 local now, nova = ARGV[1], ARGV[3]
 local rest = 9 + tonumber(ARGV[8])  -- the first argument after the workflow state
 
+-- Counters are collected and written once: each write of its own costs a call and a line of the log.
+local bumped, bumps = {}, {}
+local function bump(field, by)
+  if not bumps[field] then
+    bumped[#bumped + 1] = field
+    bumps[field] = 0
+  end
+  bumps[field] = bumps[field] + by
+end
+
+local function write_counts()
+  if #bumped == 0 then return end
+  local values = redis.call('HMGET', k.counts, unpack(bumped))
+  local pairs_ = {}
+  for i = 1, #bumped do
+    pairs_[2 * i - 1] = bumped[i]
+    pairs_[2 * i] = int(tonumber(values[i] or '0') + bumps[bumped[i]])
+  end
+  redis.call('HSET', k.counts, unpack(pairs_))
+end
+
 local function is_owner() return redis.call('HGET', KEYS[2], nova) == ARGV[4] end
 
 local function persist_workflow()
@@ -128,7 +149,8 @@ local function claim_next()
   s.attempt = int(tonumber(s.attempt) + 1)
   s.epoch = int(tonumber(s.epoch) + 1)
   write_state(k.state, id, s)
-  move_count(k.counts, 'pending', 'in_progress')
+  bump('pending', -1)
+  bump('in_progress', 1)
   redis.call('ZADD', KEYS[10], int(tonumber(now) + tonumber(ARGV[6])), id)
   redis.call('HSET', KEYS[2], 'claim:' .. nova, ARGV[5] .. '|' .. id .. '|' .. s.epoch)
   redis.call('HSET', KEYS[11], 'task_in_hand', id)

@@ -51,13 +51,14 @@ if s.status == 'in_progress' then
     end
   end
   write_state(k.state, id, s)
-  move_count(k.counts, 'in_progress', s.status)
-  redis.call('HINCRBY', k.counts, 'ended:' .. verdict, 1)
+  bump('in_progress', -1)
+  bump(s.status, 1)
+  bump('ended:' .. verdict, 1)
   local measured = {'duration', 'claim', 'wake'}
   for i = 1, 3 do
     if ARGV[rest + 9 + i] ~= '' then
-      redis.call('HINCRBY', k.counts, measured[i] .. ':' .. ARGV[rest + 9 + i], 1)
-      redis.call('HINCRBY', k.counts, measured[i] .. ':sum', ARGV[rest + 12 + i])
+      bump(measured[i] .. ':' .. ARGV[rest + 9 + i], 1)
+      bump(measured[i] .. ':sum', tonumber(ARGV[rest + 12 + i]))
     end
   end
   note(KEYS[5], id, now, verdict, nova, s.attempt, ARGV[rest + 6])
@@ -69,4 +70,5 @@ if s.status == 'in_progress' then
 end
 local following = {}
 if ARGV[rest + 16] == '1' then following = claim_next() end
+write_counts()
 return {code, s.status, table.concat(wake, ','), following}
