@@ -34,7 +34,8 @@ class NovaActor:
 
     async def drain(self, limit_s: float) -> None:
         """Take nothing new; end or hand back what is in hand within `limit_s`."""
-        self._runtime.drain(limit_s)
+        if self._started.is_set():  # otherwise it has nothing in hand
+            self._runtime.drain(limit_s)
 
     async def view(self) -> dict[str, Any]:
         """How it is, from its own memory."""

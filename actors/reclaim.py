@@ -46,7 +46,7 @@ class Reclaim:
         self._background(self._of_dead(nova, epoch, cause))
 
     async def round(self) -> None:
-        """Look once for leases that ran out. Raises redis' errors: then call `store_away`.
+        """Look once for what nobody looks after. Raises redis' errors: then call `store_away`.
 
         After an outage no lease is taken for expired until its owner had time to renew it.
         """
@@ -56,6 +56,7 @@ class Reclaim:
                 if task_id not in self._expiring:
                     self._expiring.add(task_id)
                     self._background(self._of_silent(task_id, state))
+        await self.queue.wake_due()
         await self.queue.sweep_cascade()
 
     def store_away(self) -> None:

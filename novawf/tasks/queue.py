@@ -198,6 +198,21 @@ class TaskQueue:
                 released += await self._release(task_id, state, cause, only_expired=False)
         return released
 
+    async def wake_due(self) -> int:
+        """Wake somebody for delayed tasks whose time has come; how many there were.
+
+        The Nova that heard of a delay may be busy when it is over, and the others sleep on.
+        """
+        due = await self.redis.zrangebyscore(
+            keys.DELAYED, "-inf", self.clock.now_ms(), start=0, num=16
+        )
+        for task_id in due:
+            state = await self._state(task_id)
+            if state is not None:
+                await self.redis.lpush(_wake_list(state.target), "1")
+                await self.redis.ltrim(_wake_list(state.target), 0, 63)
+        return len(due)
+
     async def expired(self) -> list[tuple[str, TaskState]]:
         """Tasks whose owner has been silent for a whole lease, at most a hundred."""
         task_ids = await self.redis.zrangebyscore(

@@ -99,6 +99,8 @@ class NovaRuntime:
         self._waiting = connect(config.store, block_s=block_s, name=f"nova-{config.name}-work")
         self._orders = connect(config.store, block_s=block_s, name=f"nova-{config.name}-orders")
         self.epoch = await take_identity(self.redis, config.name)
+        # Orders were for the life before: what still matters stands in the gate and in the task.
+        await self.redis.delete(keys.inbox(config.name))
         self.data = await self._kept_state()
         self.executors = build_executors(
             KeeperClient(config.keeper_socket), config.executors, config.env

@@ -267,6 +267,15 @@ async def test_a_retry_waits_for_its_back_off(bench: Bench) -> None:
     assert taken(await torch.claim()).task_id == task_id
 
 
+async def test_somebody_is_woken_when_a_delay_is_over(bench: Bench) -> None:
+    await bench.submit(nova="echo", at="2023-11-14T22:14:20Z")
+    await bench.redis.delete(keys.wake("echo"))
+    assert await bench.queue.wake_due() == 0
+    bench.clock.advance(60_000)
+    assert await bench.queue.wake_due() == 1
+    assert await bench.redis.llen(keys.wake("echo")) == 1
+
+
 async def test_a_task_waits_for_its_earliest_start(bench: Bench) -> None:
     at = "2023-11-14T22:14:20Z"  # one minute after the manual clock's start
     await bench.submit(at=at)
