@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -63,8 +64,10 @@ def measure(name: str, options: Options, runs: int) -> dict[str, Any]:
     seen = machine()
     results: list[Result] = []
     left: list[str] = []
+    loads: list[float] = []
     for number in range(1, runs + 1):
         progress(f"{name}: run {number} of {runs}")
+        loads.append(round(os.getloadavg()[0], 2))
         stamp = uuid.uuid4().hex
         # Short: Ray's and the store's sockets have to fit into 107 bytes.
         directory = Path(tempfile.mkdtemp(prefix="nb-", dir="/tmp"))
@@ -81,7 +84,7 @@ def measure(name: str, options: Options, runs: int) -> dict[str, Any]:
     best = best_of(results, targets[0])
     return {
         "name": name,
-        "machine": {**seen, "load_after": machine()["load"]},
+        "machine": {**seen, "load_before_each_run": loads},
         "figures": best.figures,
         "baseline": best.baseline,
         "ratios": best.ratios,
@@ -119,7 +122,7 @@ def print_table(document: dict[str, Any]) -> None:
     on = document["machine"]
     print(
         f"\n{document['name']}, best of {document['runs']}: {on['cpus']} x {on['model']}, "
-        f"load {on['load'][0]} before, {on['load_after'][0]} after, "
+        f"load {on['load_before_each_run']} before each run, "
         f"others kept {on['others_busy_cores']} cores busy, {on['date']}"
     )
     for part in ("figures", "baseline", "ratios"):
