@@ -112,12 +112,13 @@ async def _live(child: Child, watch: Watch) -> tuple[ExitKind, str]:
     started = False
     try:
         child.actor = await create(child.actor_name, child.actor_class, *child.args)
+        born = await child.actor.start()
+        started = True
+        child.pid, child.epoch = born["pid"], born.get("epoch", 0)
+        watch.born(child)
+        # Only now, when we know whom to clean up after, may it begin to work.
         joined = asyncio.ensure_future(child.actor.join())
         try:
-            born = await child.actor.start()
-            started = True
-            child.pid, child.epoch = born["pid"], born.get("epoch", 0)
-            watch.born(child)
             child.policy = child.policy.ready(watch.clock.now_ms())
             await _enter(child, watch, "running", child.cause)
             await joined

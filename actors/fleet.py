@@ -49,6 +49,7 @@ TEND_S = 0.5
 """How often the supervisor looks after what cannot call: what died below, and silent leases."""
 DRAIN_S = 4.0
 """Work in hand at a stop may end for so long; then it is handed back, to be gone within 10 s."""
+ASK_S = 1.0
 QUIET_S = 2.0
 FIRST_WORK_S = 10.0
 """`--until-idle` ends after QUIET_S without work, or FIRST_WORK_S when none ever came."""
@@ -91,6 +92,7 @@ class Fleet:
         self.exit_code = 0
         self._signals = 0
         self._blocked_before = 0
+        self._ground_thread: threading.Thread | None = None
 
     # -- start and stop: blocking, before and after the event loop ------------------------------
 
@@ -108,6 +110,8 @@ class Fleet:
                 asyncio.run(self._live(report))
             finally:
                 self.announcer.announce("stopping", what="ray")
+                if self._ground_thread is not None:
+                    self._ground_thread.join()  # or it would start things behind our back
                 self.session.stop()
                 self.ground.stop()
         self.announcer.announce("stopped", exit_code=self.exit_code)
@@ -126,7 +130,7 @@ class Fleet:
                 failed.append(error)
 
         self.announcer.announce("starting", home=str(self.settings.fleet.home))
-        thread = threading.Thread(target=start_ground, name="ground")
+        thread = self._ground_thread = threading.Thread(target=start_ground, name="ground")
         thread.start()
         if self.settings.store.url is not None:
             thread.join()  # a wrong URL or password is told before Ray's seconds, not after
@@ -253,6 +257,11 @@ class Fleet:
             **({"cause": child.cause} if child.cause else {}),
         )
         await self.directory.child(child.spec.id, child.record())
+        if child.state == "quarantined" and child.spec.id == "safety":
+            # Without it no verdict is ever given again: whoever supervises us must act.
+            self.announcer.announce("giving_up", cause="the safety orchestrator does not stay up")
+            self.exit_code = 1
+            self.stopping.set()
 
     async def _count_restart(self, child: Child) -> None:
         """Telemetry fails open: a store that is away costs a count, not the restart."""
@@ -267,9 +276,12 @@ class Fleet:
         """Mend what died below, free what silent owners held, carry on blocked dependencies."""
         while True:
             await asyncio.sleep(TEND_S)
-            for mended in await asyncio.to_thread(self.ground.tend):
-                self.announcer.announce("mended", what=mended)
-                self.directory.address(report)  # it names the sentinel
+            try:
+                for mended in await asyncio.to_thread(self.ground.tend):
+                    self.announcer.announce("mended", what=mended)
+                    self.directory.address(report)  # it names the sentinel
+            except (OSError, NovawfError) as error:
+                log.error("what died below cannot be brought back yet: %s", error)
             if (dead := self.session.dead_core()) is not None:
                 self.announcer.announce("ray_died", what=dead)
                 self.exit_code = 1
@@ -278,9 +290,11 @@ class Fleet:
             try:
                 await self.reclaim.round()
                 await anchor(self.redis)
-            except (RedisError, OSError, NovawfError) as error:
+            except (RedisError, OSError) as error:
                 self.reclaim.store_away()
                 log.warning("the store is away: %s", error)
+            except NovawfError as error:
+                log.error("reclaiming: %s", error)
 
     async def _show_loop(self) -> None:
         while True:
@@ -294,7 +308,10 @@ class Fleet:
         for child in self.children:
             await child.settled.wait()
         self._guard_ray()
-        await self.directory.fleet(report, "running")
+        try:
+            await self.directory.fleet(report, "running")
+        except (RedisError, OSError) as error:
+            log.warning("the fleet's record was not written: %s", error)
         self.announcer.announce(
             "fleet_started",
             novas=list(self.settings.fleet.novas),
@@ -312,13 +329,22 @@ class Fleet:
         for child in self.children:
             await child.settled.wait()
         quiet_since_s, worked = monotonic_s(), False
-        while True:
-            counts = await self.tracker.counts()
+        counts = {"blocked": 0}
+        while any(child.state != "quarantined" for child in self.children if child.kind == "nova"):
+            try:
+                counts = await self.tracker.counts()
+            except (RedisError, OSError):
+                quiet_since_s = monotonic_s()  # the store is away: nothing is known
+                await asyncio.sleep(TEND_S)
+                continue
             if counts["pending"] or counts["in_progress"]:
                 quiet_since_s, worked = monotonic_s(), True
             elif monotonic_s() - quiet_since_s >= (QUIET_S if worked else FIRST_WORK_S):
                 break
             await asyncio.sleep(0.1)
+        else:
+            self.announcer.announce("giving_up", cause="every Nova is quarantined")
+            self.exit_code = 1
         if counts["blocked"] > self._blocked_before:
             self.exit_code = 1
         self.announcer.announce("idle", **counts)
@@ -362,6 +388,7 @@ class Fleet:
 
     async def _quietly(self, call: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         try:
-            await call(*args)
+            async with asyncio.timeout(ASK_S):  # one that is stopped or hung never answers
+                await call(*args)
         except Exception as error:
             log.warning("a child could not be asked to drain: %s", error)

@@ -81,7 +81,7 @@ class Ground:
         self._start_keeper()
         store = self.settings.store
         if store.url is None:
-            self.embedded = EmbeddedStore(self.home, store)
+            self.embedded = EmbeddedStore(self.home, store, self._tell_of_store)
             address = self.embedded.start()
             self._tell_of_store()
         else:

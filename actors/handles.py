@@ -131,8 +131,15 @@ class LimiterHandle:
     def _call(self, method: str, *args: Any) -> Awaitable[Any]:
         if self._actor is None:
             self._actor = ray.get_actor(LIMITER, namespace=NAMESPACE)
-        call: Awaitable[Any] = getattr(self._actor, method).remote(*args)
-        return call
+        return self._answer(getattr(self._actor, method).remote(*args))
+
+    async def _answer(self, call: Any) -> Any:
+        """Await a call; who gives up takes it back, or its place in line would stay taken."""
+        try:
+            return await call
+        except asyncio.CancelledError:
+            ray.cancel(call)
+            raise
 
     async def _lost(self, error: Exception, tries: int) -> None:
         self._actor = None

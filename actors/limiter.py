@@ -58,10 +58,6 @@ class LimiterActor:
         limiter = await self._ready()
         await limiter.void(permit_id)
 
-    async def waiting(self) -> int:
-        """How many callers are in line."""
-        return (await self._ready()).waiting
-
     async def _ready(self) -> RateLimiter:
         """A call may arrive while it still connects."""
         await self._started.wait()

@@ -36,7 +36,3 @@ class NovaActor:
         """Take nothing new; end or hand back what is in hand within `limit_s`."""
         if self._started.is_set():  # otherwise it has nothing in hand
             self._runtime.drain(limit_s)
-
-    async def view(self) -> dict[str, Any]:
-        """How it is, from its own memory."""
-        return self._runtime.view()

@@ -27,6 +27,9 @@ CONFIRM_S = 10.0
 """The longest wait for processes to be confirmed gone; then their lease must run out."""
 
 
+UNCONFIRMED_TRIES = 3
+
+
 class Reclaim:
     """Frees tasks that nobody works on any more."""
 
@@ -39,6 +42,7 @@ class Reclaim:
         self.announce = announce
         self._store_back_s = monotonic_s()
         self._expiring: set[str] = set()
+        self._unconfirmed: dict[str, int] = {}
         self._errands: set[asyncio.Task[None]] = set()
 
     def of_dead(self, nova: str, epoch: int, cause: str) -> None:
@@ -72,17 +76,27 @@ class Reclaim:
         if not gone:
             self.announce("waiting_for_lease", nova=nova)
             return
-        for released in await self.queue.release_owner(nova, cause, before_epoch=epoch + 1):
+        for released in await self.queue.release_owner(nova, cause, epoch=epoch):
             self.announce("task_released", task=released.task_id, nova=nova, status=released.status)
         await self.redis.lpush(keys.WAKE_ANY, "1")  # a wake token may have died with the Nova
 
     async def _of_silent(self, task_id: str, state: TaskState) -> None:
-        """End what the owner still runs, then free its task: no two runs at once."""
+        """End what the owner still runs, then free its task: no two runs at once.
+
+        What cannot be ended (a process in an uninterruptible wait) must not hold its task for
+        ever: after UNCONFIRMED_TRIES it is freed all the same, and only the epoch protects it.
+        """
         try:
             try:
-                await self.keeper.end(f"{state.owner}:{state.nova_epoch}", CONFIRM_S)
+                gone = await self.keeper.end(f"{state.owner}:{state.nova_epoch}", CONFIRM_S)
             except ExecutorLost as error:
                 log.error("what %s runs cannot be ended: %s", state.owner, error)
+                gone = False
+            tries = self._unconfirmed.get(task_id, 0) + 1
+            if not gone and tries < UNCONFIRMED_TRIES:
+                self._unconfirmed[task_id] = tries
+                return  # its lease is still expired: the next round tries again
+            self._unconfirmed.pop(task_id, None)
             for released in await self.queue.release_one(task_id, state):
                 self.announce("lease_expired", task=task_id, nova=released.owner)
         finally:

@@ -40,7 +40,10 @@ class RaySession:
 
     def start(self, environment: Mapping[str, str]) -> None:
         """Start Ray; blocks for 3 to 8 s. `environment` is what all its processes inherit."""
-        # Ray reads these from the environment of its driver alone.
+        # Ray reads these from the environment of its driver alone, and hands all of it on: what
+        # is not meant for children (the store's password) must be gone from there.
+        for name in set(os.environ) - set(environment):  # noqa: TID251
+            del os.environ[name]  # noqa: TID251
         os.environ.update(RAY_ENVIRONMENT | dict(environment))  # noqa: TID251
         # Its notice that token authentication is on: our start-up text says so, and where it is.
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)

@@ -25,6 +25,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -52,7 +53,17 @@ allocates: a fifth of the server's time went into searching its bins. Ignored by
 class EmbeddedStore:
     """Starts, adopts and stops the store of one home directory."""
 
-    def __init__(self, home: Path, settings: StoreSettings | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        settings: StoreSettings | None = None,
+        on_launch: Callable[[], None] | None = None,
+    ) -> None:
+        """`on_launch` is called as soon as a server process exists, before it is ready.
+
+        Loading a large log takes a while: whoever must end it if we die has to hear of it first.
+        """
+        self._on_launch = on_launch
         self.home = home.absolute()
         self.settings = settings or StoreSettings()
         self.adopted = False
@@ -172,6 +183,10 @@ class EmbeddedStore:
                     self._child = self._launch(socket, lock)
                 finally:
                     os.close(lock)  # the server has its own copy, and with it the lock
+                self.pid = self._child.pid
+                self._start_time = server.process_start(self.pid) or 0
+                if self._on_launch is not None:
+                    self._on_launch()
                 started_s = monotonic_s()
             answer, pid = _ping(socket)
             start_time = server.process_start(pid) if answer == b"+PONG" else None

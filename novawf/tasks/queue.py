@@ -7,12 +7,13 @@ the scripts' work (`scripts/*.lua`); this module prepares their keys and argumen
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from novawf import ids
 from novawf.clock import Clock, iso, parse_iso
-from novawf.errors import InvalidTask, NotFound, Refused
+from novawf.errors import CorruptState, InvalidTask, NotFound, Refused
 from novawf.store import keys
 from novawf.store.scripts import load_script
 from novawf.tasks.config import TaskSettings
@@ -22,6 +23,8 @@ from novawf.tasks.state import TaskState, unpack
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+log = logging.getLogger("novawf.tasks")
 
 _ADMIT = load_script("novawf.tasks", "admit", "lib")
 _CANCEL = load_script("novawf.tasks", "cancel", "lib")
@@ -158,7 +161,11 @@ class TaskQueue:
         while causes := await self.redis.smembers(keys.CASCADE):
             for cause in causes:
                 for dependent in await self._dependents(cause):
-                    state, spec = await self._load(dependent)
+                    try:
+                        state, spec = await self._load(dependent)
+                    except (CorruptState, NotFound) as error:
+                        log.error("%s; it is left as it is", error)
+                        continue
                     reply = await _CASCADE(
                         self.redis,
                         (
@@ -174,18 +181,18 @@ class TaskQueue:
         return blocked
 
     async def release_owner(
-        self, nova: str, cause: str, *, before_epoch: int | None = None
+        self, nova: str, cause: str, *, epoch: int | None = None
     ) -> list[Released]:
         """Free what a dead Nova held; call it only once its processes are known to be gone.
 
-        `before_epoch`: only what lives of that Nova before this epoch held.
+        `epoch`: only what that one life of it held; other lives' processes may still be there.
         """
         released = []
         for task_id in await self.redis.zrange(keys.LEASES, 0, -1):
             state = await self._state(task_id)
             if state is None or state.status != "in_progress" or state.owner != nova:
                 continue
-            if before_epoch is None or state.nova_epoch < before_epoch:
+            if epoch is None or state.nova_epoch == epoch:
                 released += await self._release(task_id, state, cause, only_expired=False)
         return released
 
@@ -260,8 +267,15 @@ class TaskQueue:
         return listed.split(",") if listed else []
 
     async def _state(self, task_id: str) -> TaskState | None:
+        """Its state; None where there is none, or none that can be read: it harms no other."""
         packed = await self.redis.hget(keys.TASK_STATE, task_id)
-        return None if packed is None else unpack(task_id, packed)
+        if packed is None:
+            return None
+        try:
+            return unpack(task_id, packed)
+        except CorruptState as error:
+            log.error("%s; it is left as it is", error)
+            return None
 
     async def _load(self, task_id: str) -> tuple[TaskState, dict[str, Any]]:
         async with self.redis.pipeline(transaction=False) as pipe:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from novawf import ids
 from novawf.clock import Clock, monotonic_s
 from novawf.executors.base import Executor, Outcome, Work
 from novawf.tasks.claims import Claim
@@ -206,11 +205,6 @@ class _AttemptReport:
     async def api_done(self, permit: dict[str, Any], ok: bool) -> None:
         if self.runner.limiter is not None:
             await self.runner.limiter.release(permit["id"], ok)
-
-
-def jitter() -> float:
-    """The default randomness of back-off."""
-    return ids.unit_random()
 
 
 def _executor_of(spec: Mapping[str, Any]) -> str | None:

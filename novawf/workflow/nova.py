@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from novawf import ids
 from novawf.clock import SystemClock, local_hour
@@ -51,6 +53,8 @@ REPORTS_KEPT = 256
 REPORTED_S = 1.0
 """Longest wait for the last reports of a task before its end is recorded."""
 
+STORE_AWAY_S = 0.5
+"""How often a starting Nova looks for a store that does not answer."""
 SETTLED_S = 0.05
 """A state that lasts longer is published; quicker ones cost no round trip of their own."""
 
@@ -60,7 +64,7 @@ class NovaConfig:
     """Everything a Nova's process needs to know. Travels to it once, at its start."""
 
     name: str
-    store: StoreAddress
+    store: StoreAddress = field(repr=False)
     clock_offset_ms: int
     log_dir: Path
     keeper_socket: Path
@@ -70,7 +74,7 @@ class NovaConfig:
     phases: PhaseSettings = field(default_factory=PhaseSettings)
     completion: CompletionSettings = field(default_factory=CompletionSettings)
     executors: ExecutorSettings = field(default_factory=ExecutorSettings)
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     state_ttl_s: int = 3600
 
 
@@ -92,16 +96,26 @@ class NovaRuntime:
         self._published_state: State | None = None
 
     async def start(self) -> int:
-        """Take the identity and read the kept state. Returns the epoch. Raises redis' errors."""
+        """Take the identity and read the kept state. Returns the epoch.
+
+        A store that is away is waited for: a Nova that gave up at its start would count as
+        crashing, and be quarantined for an outage that is not its fault.
+        """
         config = self.config
         block_s = config.tasks.idle_wait_s
         self.redis = connect(config.store, name=f"nova-{config.name}")
         self._waiting = connect(config.store, block_s=block_s, name=f"nova-{config.name}-work")
         self._orders = connect(config.store, block_s=block_s, name=f"nova-{config.name}-orders")
-        self.epoch = await take_identity(self.redis, config.name)
-        # Orders were for the life before: what still matters stands in the gate and in the task.
-        await self.redis.delete(keys.inbox(config.name))
-        self.data = await self._kept_state()
+        while True:
+            try:
+                self.epoch = await take_identity(self.redis, config.name)
+                # Orders were for the life before: what still matters is in gate and task.
+                await self.redis.delete(keys.inbox(config.name))
+                self.data = await self._kept_state()
+                break
+            except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+                log.warning("the store is away: %s", error)
+                await asyncio.sleep(STORE_AWAY_S)
         self.executors = build_executors(
             KeeperClient(config.keeper_socket), config.executors, config.env
         )

@@ -12,6 +12,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 from fleet_process import ROOT, clean_environment, free_port, running_fleet
 from waiting import wait_until
@@ -138,10 +139,13 @@ def test_a_second_signal_ends_at_once_and_leaves_nothing(tmp_path: Path) -> None
         wait_until(lambda: not any(p.lives() for p in rest), 5)
 
 
-def test_down_ends_the_fleet(tmp_path: Path) -> None:
+def test_down_ends_the_fleet_even_when_a_nova_hangs(tmp_path: Path) -> None:
     with running_fleet(tmp_path / "home", *FLAGS, env=clean_environment(**QUIET)) as fleet:
+        tree = fleet.tree()
+        os.kill(fleet.nova("echo")["pid"], signal.SIGSTOP)
         fleet.novawf("down")
         assert fleet.process.wait(5) == 0
+        wait_until(lambda: not any(p.lives() for p in tree), 5, what="the end of every process")
         late = fleet.novawf("status", check=False)
         assert late.returncode == 3
         assert len(late.stderr.splitlines()) == 1
@@ -220,5 +224,27 @@ def test_a_store_given_by_url_is_used_and_left_running(tmp_path: Path) -> None:
             assert "s3cret" not in fleet.log.read_text()
             for process in fleet.tree():
                 assert "s3cret" not in process.what
+                if process.process.pid != fleet.pid:  # it was started with it
+                    environ = Path(f"/proc/{process.process.pid}/environ").read_bytes()
+                    assert b"s3cret" not in environ, process.what
             assert fleet.stop() == 0
         assert not (tmp_path / "home" / "run" / "store.password").exists()
+
+
+def test_a_start_that_fails_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
+    """Ray's token cannot be written: by then store and keeper server are starting."""
+    (tmp_path / ".ray").write_text("not a directory")
+    env = clean_environment(**QUIET, HOME=str(tmp_path))
+    home = tmp_path / "home"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "supervisor.py"), "--home", str(home)],
+        capture_output=True, text=True, timeout=60, cwd=ROOT, check=False, env=env,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert not (home / "fleet.json").exists()
+    left = [
+        process.info["pid"]
+        for process in psutil.process_iter(["pid", "cmdline"])
+        if any(str(home) in part for part in process.info["cmdline"] or ())
+    ]
+    assert left == []

@@ -468,13 +468,13 @@ class QueueMachine(RuleBasedStateMachine):
     def the_dead_lives_tasks_are_freed(self, nova: str) -> None:
         self.free(nova, self.lives[nova].claimant.nova_epoch - 1)
 
-    def free(self, nova: str, last_life: int) -> None:
+    def free(self, nova: str, life: int) -> None:
         dead = [
             t
             for t in self.tasks
-            if t.status == "in_progress" and t.owner == nova and t.life <= last_life
+            if t.status == "in_progress" and t.owner == nova and t.life == life
         ]
-        released = self.run(self.queue.release_owner(nova, "signal 9", before_epoch=last_life + 1))
+        released = self.run(self.queue.release_owner(nova, "signal 9", epoch=life))
         for task in dead:
             self.lost(task)
         assert {r.task_id: r.status for r in released} == {t.id: t.status for t in dead}

@@ -73,7 +73,8 @@ def test_the_sixth_crash_within_the_period_quarantines_and_says_why() -> None:
     state, verdict = crash(state, NOW_MS + 60_000)
     assert isinstance(verdict, Quarantine)
     assert verdict.reason == (
-        "torch ended again (crash) after 5 restarts within 900 s; find the cause, then resume it"
+        "torch ended again (crash) after 5 restarts within 900 s; "
+        "find the cause, then restart the fleet"
     )
 
 
