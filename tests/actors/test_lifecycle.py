@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from fleet_process import ROOT, clean_environment, free_port, running_fleet
+from fleet_process import ROOT, FleetProcess, clean_environment, free_port, running_fleet
 from waiting import wait_until
 
 FLAGS = ("--novas", "torch,echo", "--pace", "0", "--momentum", "off")
@@ -248,3 +248,18 @@ def test_a_start_that_fails_in_the_middle_leaves_nothing(tmp_path: Path) -> None
         if any(str(home) in part for part in process.info["cmdline"] or ())
     ]
     assert left == []
+
+
+def test_ctrl_c_while_ray_starts_leaves_nothing(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    fleet = FleetProcess(home, *FLAGS, env=clean_environment(**QUIET))
+    try:
+        wait_until((home / "fleet.json").exists, 30, what="the store's start, before Ray's end")
+        store = int((home / "store" / "valkey.pid").read_text())
+        tree = fleet.tree()
+        assert store in {process.process.pid for process in tree}
+        assert fleet.stop(signal.SIGINT) in (0, 130)  # 0 if Ray was quicker
+        wait_until(lambda: not any(p.lives() for p in tree), 5, what="the end of every process")
+        assert not (home / "fleet.json").exists()
+    finally:
+        fleet.end()
