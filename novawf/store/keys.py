@@ -37,6 +37,16 @@ FLEET = "novawf:fleet"
 CLOCK = "novawf:clock"
 EPOCH = "novawf:store:epoch"
 
+FLEET_OWNER = "novawf:fleet:owner"
+SCHEDULES = "novawf:schedules"
+METRICS_SENT = "novawf:metrics:sent"
+
+# -- wake signals and intake ----------------------------------------------------------------------
+SUGGESTIONS = "novawf:signals:suggestions"
+SUGGESTION_TEXT = "novawf:signals:text"
+SIGNAL_COUNTS = "novawf:signals:counts"
+QUARANTINE = "novawf:quarantine"
+
 # -- limits ---------------------------------------------------------------------------------------
 LIMIT_GRANTS = "novawf:limits:grants"
 LIMIT_LEASES = "novawf:limits:leases"
@@ -45,6 +55,9 @@ LIMIT_COUNTS = "novawf:limits:counts"
 # -- streams of the protocol (spec §2) ------------------------------------------------------------
 WORK_QUEUE = "nova.work.queue"
 ENTERPRISE_METRICS = "nova.enterprise.metrics"
+PRIORITY_ALERTS = "nova.priority.alerts"
+COORDINATION_ALL = "nova.coordination.messages"
+TORCH_OPERATIONS = "torch.continuous.ops"
 
 
 def workflow_state(nova: str) -> str:
@@ -75,6 +88,21 @@ def progress(nova: str) -> str:
 def completed(nova: str) -> str:
     """Stream: protocol records of tasks this Nova ended."""
     return f"nova.tasks.{nova}.completed"
+
+
+def coordination(nova: str) -> str:
+    """Stream: messages to this Nova, from anyone."""
+    return f"nova.coordination.{nova}"
+
+
+def celebrations(nova: str) -> str:
+    """Stream: what this Nova celebrated."""
+    return f"nova.celebrations.{nova}"
+
+
+def insights(nova: str) -> str:
+    """Stream: what this Nova learned; personal data of the Nova (spec §8)."""
+    return f"nova.insights.{nova}"
 
 
 def status(nova: str) -> str:
@@ -125,14 +153,27 @@ SCHEMA: tuple[Key, ...] = (
     Key(FLEET, "hash", "none", "the running supervisor: run id, pid, started_at, store probe"),
     Key(CLOCK, "hash", "none", "boot id → offset of fleet time to boot time (ms)"),
     Key(EPOCH, "string", "none", "counter, also on disk: tells a store that was rolled back"),
+    Key(FLEET_OWNER, "hash", "none", "the supervisor this store belongs to: run id, pid, lease"),
+    Key(SCHEDULES, "hash", "none", "schedule name → cron expression, task and next run (JSON)"),
+    Key(METRICS_SENT, "hash", "none", "counter → value already in nova.enterprise.metrics"),
+    Key(SUGGESTIONS, "zset", "none", "signal id by the time (ms) it may become work"),
+    Key(SUGGESTION_TEXT, "hash", "none", "signal id → low or background signal (JSON)"),
+    Key(SIGNAL_COUNTS, "hash", "none", "signals and stream entries by what became of them"),
+    Key(QUARANTINE, "stream", "none", "refused stream entries with the reason; bounded"),
     Key(LIMIT_GRANTS, "zset", "none", "permit id by grant time (ms), one hour and a second back"),
     Key(LIMIT_LEASES, "zset", "none", "permit id by lease expiry (ms): requests in flight"),
     Key(LIMIT_COUNTS, "hash", "none", "requests by outcome"),
     Key("workflow:state:{nova}", "hash", "3600 s, settable", "the Nova's workflow state"),
     Key("novawf:wake:{nova}", "list", "none", "tokens that wake this Nova; at most 64"),
     Key("novawf:inbox:{nova}", "list", "none", "orders to this Nova's process; at most 256"),
-    Key(WORK_QUEUE, "stream", "none", "reserved (spec §2): nothing reads it yet"),
-    Key(ENTERPRISE_METRICS, "stream", "none", "reserved (spec §2): nothing writes it yet"),
+    Key(WORK_QUEUE, "stream", "none", "tasks from outside, by plain XADD"),
+    Key(PRIORITY_ALERTS, "stream", "none", "wake signals for whoever is free"),
+    Key(COORDINATION_ALL, "stream", "none", "messages to all Novas"),
+    Key(TORCH_OPERATIONS, "stream", "none", "messages to all Novas, under its historic name"),
+    Key(ENTERPRISE_METRICS, "stream", "none", "counters of what happened to tasks (spec §8)"),
+    Key("nova.coordination.{nova}", "stream", "none", "messages to the Nova"),
+    Key("nova.celebrations.{nova}", "stream", "none", "celebrations of the Nova"),
+    Key("nova.insights.{nova}", "stream", "none", "what the Nova learned; personal"),
     Key("nova.tasks.{nova}.todo", "stream", "none", "protocol records: created"),
     Key("nova.tasks.{nova}.progress", "stream", "none", "protocol records: in hand"),
     Key("nova.tasks.{nova}.completed", "stream", "none", "protocol records: ended"),

@@ -7,6 +7,7 @@ the store, changed by scripts alone (`tasks/queue.py`).
 from __future__ import annotations
 
 import json
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -23,16 +24,17 @@ from pydantic import (
 from novawf import clock, ids
 from novawf.errors import InvalidTask
 
-EXECUTORS = ("command", "python")
+EXECUTORS = ("command", "python", "maintenance")
 """Executors that exist. A task that names another is refused at submission."""
 
 MAX_PAYLOAD_BYTES = 1_000_000
 """Largest task as JSON (architecture §6 and the issue's figure: 1 MB)."""
 
+ACCEPT_PYTHON = "python:"
+"""Marks an acceptance check that is a callable: `python:pkg.mod:func`."""
+
 NOT_YET = {
     "prompt": "no agent executor is available yet",
-    "deadline": "deadlines are not enforced yet",
-    "accept": "acceptance checks are not run yet",
     "budget_usd": "budgets are not enforced yet",
 }
 """Fields of the public surface that nothing enforces yet: refused, because ignoring a budget or a
@@ -77,6 +79,19 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     DEPENDENCY = "dependency"
     NO_EXECUTOR = "no_executor"
+    AWAITING_APPROVAL = "awaiting_approval"
+    NOT_ACCEPTED = "not_accepted"
+    DEADLINE = "deadline"
+
+
+class WorkType(StrEnum):
+    """Where a task came from (spec §4)."""
+
+    EXPLICIT = "explicit"
+    WAKE_SIGNAL = "wake_signal"
+    MOMENTUM = "momentum"
+    STRATEGIC = "strategic"
+    SCHEDULE = "schedule"
 
 
 class TaskSpec(BaseModel):
@@ -86,14 +101,24 @@ class TaskSpec(BaseModel):
 
     title: str = Field(min_length=1, max_length=500)
     description: str = Field("", max_length=100_000)
-    executor: Literal["command", "python"] | None = None
+    executor: Literal["command", "python", "maintenance"] | None = None
     argv: tuple[str, ...] | None = None
     callable: str | None = None
+    job: str | None = Field(None, pattern=r"^[a-z][a-z0-9_]*$", description="A built-in job.")
     args: list[Any] = Field(default_factory=list)
     priority: Priority = Priority.MEDIUM
     nova: str | None = None
     after: tuple[str, ...] = ()
     at: str | None = Field(None, description="Earliest start, ISO 8601; without a zone it is UTC.")
+    deadline: str | None = Field(
+        None, description="Not begun after it, and ended at it; ISO 8601, UTC without a zone."
+    )
+    approval: bool = Field(False, description="Waits for `novawf approve` before it may start.")
+    accept: tuple[str, ...] | None = Field(
+        None, description="Check after the work: an argv, or `python:pkg.mod:func`."
+    )
+    estimated_s: float | None = Field(None, gt=0, le=31_536_000)
+    work_type: WorkType = WorkType.EXPLICIT
     timeout_s: float | None = Field(None, gt=0, le=31_536_000)
     retries: int | None = Field(None, ge=0, le=1000)
     cwd: str | None = None
@@ -132,7 +157,24 @@ class TaskSpec(BaseModel):
             )
         return name
 
-    @field_validator("at")
+    @field_validator("accept", mode="before")
+    @classmethod
+    def _accept_is_a_check(cls, check: Any) -> Any:
+        """A string is split as a shell would, but no shell runs it."""
+        if check is None:
+            return None
+        try:
+            parts = shlex.split(check) if isinstance(check, str) else check
+        except ValueError as error:
+            raise ValueError(f"{check!r} cannot be split into words: {error}") from None
+        if isinstance(parts, list | tuple):
+            if not parts or not isinstance(parts[0], str) or not parts[0].strip():
+                raise ValueError("is empty: give a program and its arguments")
+            if parts[0].startswith(ACCEPT_PYTHON) and len(parts) == 1:
+                cls._callable_names_a_function(parts[0].removeprefix(ACCEPT_PYTHON))
+        return parts
+
+    @field_validator("at", "deadline")
     @classmethod
     def _at_is_a_time(cls, text: str | None) -> str | None:
         if text is not None:
@@ -152,14 +194,20 @@ class TaskSpec(BaseModel):
 
     @model_validator(mode="after")
     def _executor_has_its_work(self) -> Self:
-        if self.argv is not None and self.callable is not None:
-            raise ValueError("give argv or callable, not both")
+        given = [name for name in ("argv", "callable", "job") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give {' or '.join(given)}, not both")
+        timed = self.at is not None and self.deadline is not None
+        if timed and clock.parse_iso(self.deadline or "") <= clock.parse_iso(self.at or ""):
+            raise ValueError("deadline must be later than at")
         executor = self.executor or self.implied_executor
         if executor == "command" and self.argv is None:
             raise ValueError("executor command needs argv")
         if executor == "python" and self.callable is None:
             raise ValueError("executor python needs callable")
-        if self.args and self.callable is None:
+        if executor == "maintenance" and self.job is None:
+            raise ValueError("executor maintenance needs job")
+        if self.args and self.callable is None and self.job is None:
             raise ValueError("args belong to a callable")
         return self
 
@@ -168,7 +216,9 @@ class TaskSpec(BaseModel):
         """The executor that the given work implies, if any."""
         if self.argv is not None:
             return "command"
-        return "python" if self.callable is not None else None
+        if self.callable is not None:
+            return "python"
+        return "maintenance" if self.job is not None else None
 
     @property
     def chosen_executor(self) -> str | None:

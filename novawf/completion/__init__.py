@@ -1,0 +1,1 @@
+"""The completion routine: celebration, reflection, transition planning."""

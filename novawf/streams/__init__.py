@@ -1,0 +1,1 @@
+"""Streams from outside: reading by consumer group, wake signals, schedules, trimming."""

@@ -1,0 +1,1 @@
+"""Why something waits, in one sentence, and what would release it."""

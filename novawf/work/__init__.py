@@ -1,0 +1,1 @@
+"""Finding work: discoverers, their ranking, and the built-in jobs of idle time."""
