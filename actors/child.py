@@ -40,6 +40,7 @@ class Child:
     state: ChildState = "stopped"
     since: str = ""
     cause: str = ""
+    until: str = ""
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     """It has been running, or was given up: whoever waits for the start need not wait longer."""
 
@@ -58,6 +59,7 @@ class Child:
             state=self.state,
             since=self.since,
             cause=self.cause,
+            until=self.until,
         )
 
 
@@ -100,7 +102,9 @@ async def supervise(child: Child, watch: Watch) -> None:
         child.restarts += 1
         await watch.restarts(child)
         if verdict.after_s > 0:
+            child.until = iso(watch.clock.wall_s() + verdict.after_s)
             await _enter(child, watch, "backing off", f"{cause}; again in {verdict.after_s:.1f} s")
+            child.until = ""
             if await _stopped_within(watch, verdict.after_s):
                 break
     await _enter(child, watch, "stopped", child.cause)

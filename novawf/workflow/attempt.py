@@ -49,12 +49,23 @@ class Attempt:
     outcome: Outcome | None = None
     no_executor: bool = False
     begun: bool = False
+    permit_since_ms: int = 0
+    """Since when it waits for API permits; 0 when it does not."""
+    permits_wanted: int = 0
 
     def interrupt(self, why: Interruption) -> None:
         """Cut it short; the first reason stands, except that a lost task overrides all."""
         if not self.interruption or why == "lost":
             self.interruption = why
         self.cancel.set()
+
+    def waits_for_permit(self, change: int, now_ms: int) -> None:
+        """One more (+1) or one less (-1) of its requests is in the limiter's line."""
+        if self.permits_wanted == 0:
+            self.permit_since_ms = now_ms
+        self.permits_wanted += change
+        if self.permits_wanted == 0:
+            self.permit_since_ms = 0
 
     def ending(self, settings: TaskSettings, jitter: float) -> Ending:
         """What the queue is to be told. The attempt must have an outcome."""
@@ -195,12 +206,16 @@ class _AttemptReport:
         if self.runner.limiter is None:
             raise RuntimeError("there is no limiter in reach: no request may be made")
         tier = self.attempt.claim.spec.get("priority", "medium")
-        while True:
-            permit = await self.runner.limiter.acquire(tier, self.runner.nova)
-            # A grant not begun within its second is void: the windows count from the grant.
-            if self.runner.clock.now_ms() <= permit["start_by_ms"]:
-                return permit
-            await self.runner.limiter.void(permit["id"])
+        self.attempt.waits_for_permit(1, self.runner.clock.now_ms())
+        try:
+            while True:
+                permit = await self.runner.limiter.acquire(tier, self.runner.nova)
+                # A grant not begun within its second is void: the windows count from the grant.
+                if self.runner.clock.now_ms() <= permit["start_by_ms"]:
+                    return permit
+                await self.runner.limiter.void(permit["id"])
+        finally:
+            self.attempt.waits_for_permit(-1, 0)
 
     async def api_done(self, permit: dict[str, Any], ok: bool) -> None:
         if self.runner.limiter is not None:

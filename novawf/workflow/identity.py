@@ -39,6 +39,10 @@ class NovaBeat:
     """When `state` began."""
     title: str = ""
     """Title of the task in hand."""
+    permit_ms: int = 0
+    """Since when the work in hand waits for an API permit; 0 when it does not."""
+    error: str = ""
+    """What failed last, while `state` is error_recovery."""
 
     def to_json(self) -> str:
         """Compact JSON. Written by hand: about a third of the time of `json.dumps`."""
@@ -46,7 +50,8 @@ class NovaBeat:
             f'{{"pid":{self.pid},"epoch":{self.epoch},"state":"{self.state}",'
             f'"phase":"{self.phase}","task":"{self.task}","cycles":{self.cycles},'
             f'"seen_ms":{self.seen_ms},"progress_ms":{self.progress_ms},'
-            f'"since_ms":{self.since_ms},"title":{_quote(self.title)}}}'
+            f'"since_ms":{self.since_ms},"title":{_quote(self.title)},'
+            f'"permit_ms":{self.permit_ms},"error":{_quote(self.error)}}}'
         )
 
     @classmethod
@@ -65,6 +70,8 @@ class NovaBeat:
                 progress_ms=int(fields["progress_ms"]),
                 since_ms=int(fields["since_ms"]),
                 title=str(fields.get("title", "")),
+                permit_ms=int(fields.get("permit_ms", 0)),
+                error=str(fields.get("error", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _corrupt("heartbeat", text, error) from None
@@ -83,6 +90,8 @@ class ChildRecord:
     """When `state` began, ISO 8601."""
     cause: str = ""
     """Why it last ended or what holds it, in words; empty when nothing happened."""
+    until: str = ""
+    """When it is started again, ISO 8601; only while it is backing off."""
 
     def to_json(self) -> str:
         """Compact JSON."""
@@ -103,6 +112,7 @@ class ChildRecord:
                 state=fields["state"],
                 since=str(fields["since"]),
                 cause=str(fields.get("cause", "")),
+                until=str(fields.get("until", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _corrupt("child record", text, error) from None

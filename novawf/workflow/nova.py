@@ -258,6 +258,7 @@ class NovaRuntime:
 
     def _heartbeat(self, attempt: Attempt | None) -> str:
         now_ms = self.clock.now_ms()
+        recovering = self.data.current_state is State.ERROR_RECOVERY
         return NovaBeat(
             pid=os.getpid(),
             epoch=self.epoch,
@@ -269,6 +270,8 @@ class NovaRuntime:
             seen_ms=now_ms,
             progress_ms=attempt.last_sign_ms if attempt else now_ms,
             since_ms=self._since_ms,
+            permit_ms=attempt.permit_since_ms if attempt else 0,
+            error=self.cycle.last_error[:300] if recovering else "",
         ).to_json()
 
     async def _beat_loop(self) -> None:

@@ -329,3 +329,14 @@ async def test_a_request_without_a_limiter_or_with_an_uncounted_cost_is_refused(
     bench.executor, bench.limiter = Asks(), None
     with pytest.raises(RuntimeError, match="no request may be made"):
         await bench.run(Attempt(claim()))
+
+
+def test_an_attempt_knows_since_when_it_waits_for_permits() -> None:
+    """Of several requests in line the first counts, until the last one has its permit."""
+    attempt = Attempt(claim())
+    attempt.waits_for_permit(1, 100)
+    attempt.waits_for_permit(1, 200)
+    attempt.waits_for_permit(-1, 0)
+    assert attempt.permit_since_ms == 100
+    attempt.waits_for_permit(-1, 0)
+    assert attempt.permit_since_ms == 0
