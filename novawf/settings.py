@@ -34,6 +34,7 @@ from novawf.personality.config import CompletionSettings, ProfileSettings
 from novawf.safety.config import SafetySettings
 from novawf.store.config import StoreSettings
 from novawf.store.connect import parse_url
+from novawf.streams.wake_config import WakeSettings
 from novawf.supervision.config import SupervisionSettings
 from novawf.tasks.config import TaskSettings
 from novawf.telemetry.config import MetricsSettings
@@ -119,6 +120,7 @@ class Settings(BaseModel):
     executors: ExecutorSettings = ExecutorSettings()
     phases: PhaseSettings = PhaseSettings()
     completion: CompletionSettings = CompletionSettings()
+    wake: WakeSettings = WakeSettings()
     metrics: MetricsSettings = MetricsSettings()
     ray: RaySettings = RaySettings()
     personality: dict[str, ProfileSettings] = Field(default_factory=dict)
@@ -273,7 +275,9 @@ def _leaves(document: Mapping[str, Any], path: _Path = ()) -> Iterator[tuple[_Pa
     """Every setting in a document, and every table that can be none of ours."""
     for name, value in document.items():
         here = (*path, name)
-        if isinstance(value, dict) and (value or _is_table(here)) and len(here) <= 3:
+        # A table may be a value itself, such as [wake.senders], whose keys are the user's own.
+        is_section = isinstance(value, dict) and dict not in _known().get(_general(here), ())
+        if is_section and (value or _is_table(here)) and len(here) <= 3:
             yield from _leaves(value, here)
         else:
             yield here, value
