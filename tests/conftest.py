@@ -23,6 +23,16 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked `long` run only when they are asked for: `-m long`."""
+    if "long" in config.option.markexpr:
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _declared_keys_only() -> Iterator[None]:
     """Scripts read in this process may touch only the keys they declare."""
