@@ -61,6 +61,7 @@ class Reclaim:
                     self._expiring.add(task_id)
                     self._background(self._of_silent(task_id, state))
         await self.queue.wake_due()
+        await self.queue.sweep_deadlines()
         await self.queue.sweep_cascade()
 
     def store_away(self) -> None:

@@ -272,6 +272,11 @@ class Fleet:
         with translate_errors(self.address):
             await (await self._writer()).retry(task_id)
 
+    async def approve(self, task_id: str) -> None:
+        """Let a task start that awaits approval. Raises NotFound, Refused."""
+        with translate_errors(self.address):
+            await (await self._writer()).approve(task_id)
+
     def log_path(self, task_id: str, attempt: int) -> Path:
         """Where the output of one attempt is, on the machine that ran it."""
         return self.home / "logs" / "tasks" / f"{task_id}.{attempt}.log"

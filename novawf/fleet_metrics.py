@@ -44,7 +44,7 @@ store, 1 µs here, measured); a longer one shows its length as tier `all`. The s
 depth either way."""
 _CHUNK: Final = 1_000
 """States asked for at once: a Nova's claim never waits longer than the store needs for these."""
-_FROM_TIER_ON: Final = len(TaskState._fields) - TaskState._fields.index("tier_ms")
+_TIER: Final = TaskState._fields.index("tier_ms")
 _TIER_NAMES: Final = {str(offset_ms): tier for tier, offset_ms in TIER_MS.items()}
 _STATUSES: Final = tuple(status.value for status in Status)
 _OUTCOMES: Final = (*(outcome.value for outcome in Outcome), "expired")
@@ -298,7 +298,7 @@ def _tiers(redis: Redis, task_ids: list[str]) -> dict[str, int]:
     found: Counter[str] = Counter()
     for start in range(0, len(task_ids), _CHUNK):
         states: Any = redis.hmget(keys.TASK_STATE, task_ids[start : start + _CHUNK])
-        found.update(s.rsplit("|", _FROM_TIER_ON)[1] for s in states if s)
+        found.update(s.split("|", _TIER + 1)[_TIER] for s in states if s)
     return {_TIER_NAMES.get(offset_ms, "other"): count for offset_ms, count in found.items()}
 
 

@@ -32,6 +32,8 @@ def register(app: typer.Typer) -> None:
         "novawf submit -- make -C /src/app test",
         'novawf submit --title "Nightly count" --priority high --wait -- ./count.sh data.csv',
         "novawf submit --after TORCH-1760000000-00002a --retries 0 -- ./publish.sh",
+        'novawf submit --accept "test -s report.html" -- ./report.sh',
+        "novawf submit --approval --deadline 2026-12-01T18:00 -- ./publish.sh",
         "novawf submit --python reports.daily:build --args '[\"2026-11-21\"]' --nova echo",
     )(submit)
 
@@ -86,8 +88,21 @@ async def submit(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for its end; exit 1 when it ends blocked.")
     ] = False,
+    accept: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CMD",
+            help="Completed only when this succeeds after the work; or python:PKG.MOD:FUNC.",
+        ),
+    ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Not begun after it, and ended at it; ISO 8601."),
+    ] = None,
+    approval: Annotated[
+        bool, typer.Option("--approval", help="It waits for `novawf approve`.")
+    ] = False,
     prompt: Annotated[str | None, typer.Option(help=_HELP_NOT_YET)] = None,
-    accept: Annotated[str | None, typer.Option(metavar="CMD", help=_HELP_NOT_YET)] = None,
     budget_usd: Annotated[float | None, typer.Option(metavar="X", help=_HELP_NOT_YET)] = None,
 ) -> int | None:
     """Submit one task: a command after `--`, or a Python callable. Prints its id."""
@@ -109,6 +124,8 @@ async def submit(
         "dedupe": dedupe,
         "prompt": prompt,
         "accept": accept,
+        "deadline": deadline,
+        "approval": approval or None,
         "budget_usd": budget_usd,
     }
     spec = _validated({name: value for name, value in fields.items() if value is not None})

@@ -1,4 +1,4 @@
-"""Commands about tasks that exist: `tasks`, `task`, `cancel`, `retry`."""
+"""Commands about tasks that exist: `tasks`, `task`, `cancel`, `retry`, `approve`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     command(
         app, "retry", "novawf retry TORCH-1760000000-00002a  # with fresh attempts"
     )(retry)  # fmt: skip
+    command(app, "approve", "novawf approve TORCH-1760000000-00002a")(approve)
 
 
 async def tasks(
@@ -71,6 +72,13 @@ async def retry(call: Invocation, task_id: _TaskId) -> None:
     async with call.fleet() as fleet:
         await fleet.retry(task_id)
     call.out.show({"task_id": task_id, "state": "pending"}, f"{task_id}: pending again")
+
+
+async def approve(call: Invocation, task_id: _TaskId) -> None:
+    """Let a task start that waits for approval."""
+    async with call.fleet() as fleet:
+        await fleet.approve(task_id)
+    call.out.show({"task_id": task_id, "state": "pending"}, f"{task_id}: approved, pending")
 
 
 _COLUMNS = ("TASK", "STATUS", "OUTCOME", "PRIORITY", "NOVA", "ATTEMPTS", "TITLE")

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-Cause = Literal["", "failed", "timeout", "cancelled", "crash", "not_found", "lost"]
+Cause = Literal[
+    "", "failed", "timeout", "deadline", "cancelled", "crash", "not_found", "not_accepted", "lost"
+]  # fmt: skip
 """Why work did not succeed; empty when it did.
 
 * ``failed``: it ran and said so (exit code, exception).
@@ -20,6 +22,8 @@ Cause = Literal["", "failed", "timeout", "cancelled", "crash", "not_found", "los
 * ``cancelled``: the cancel event was set; its tree was ended.
 * ``crash``: it died of a signal that we did not send, or its worker process went away.
 * ``not_found``: the program, module or function does not exist or cannot be loaded.
+* ``deadline``: the task's deadline passed; its tree was ended.
+* ``not_accepted``: it did its work, and the acceptance check said no.
 * ``lost``: the keeper went away (its tree with it); nothing is known about how far it came.
 """
 

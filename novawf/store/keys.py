@@ -13,7 +13,6 @@ from typing import NamedTuple
 TASK_SPEC = "novawf:task:spec"
 TASK_STATE = "novawf:task:state"
 TASK_RESULT = "novawf:task:result"
-TASK_HISTORY = "novawf:task:history"
 TASK_SEQUENCE = "novawf:task:sequence"
 TASK_REQUESTS = "novawf:task:requests"
 TASK_COUNTS = "novawf:task:counts"
@@ -22,6 +21,7 @@ TASK_ORDER = "novawf:task:order"
 READY = "novawf:queue:ready"
 PINNED = "novawf:queue:pinned"
 DELAYED = "novawf:queue:delayed"
+DEADLINES = "novawf:queue:deadlines"
 LEASES = "novawf:queue:leases"
 WAITING = "novawf:queue:waiting"
 DEPENDENTS = "novawf:queue:dependents"
@@ -40,8 +40,11 @@ EPOCH = "novawf:store:epoch"
 FLEET_OWNER = "novawf:fleet:owner"
 SCHEDULES = "novawf:schedules"
 METRICS_SENT = "novawf:metrics:sent"
+COMPLETION = "novawf:completion"
+PROTOCOL = "novawf:protocol"
 
 # -- wake signals and intake ----------------------------------------------------------------------
+SIGNAL_SEEN = "novawf:signals:seen"
 SUGGESTIONS = "novawf:signals:suggestions"
 SUGGESTION_TEXT = "novawf:signals:text"
 SIGNAL_COUNTS = "novawf:signals:counts"
@@ -131,9 +134,8 @@ class Key(NamedTuple):
 
 SCHEMA: tuple[Key, ...] = (
     Key(TASK_SPEC, "hash", "none", "task id → the task as submitted (JSON), never changed"),
-    Key(TASK_STATE, "hash", "none", "task id → packed mutable state, see tasks/state.py"),
+    Key(TASK_STATE, "hash", "none", "task id → packed state and history, see tasks/state.py"),
     Key(TASK_RESULT, "hash", "none", "task id → result of the last attempt (JSON)"),
-    Key(TASK_HISTORY, "hash", "none", "task id → lines `at_ms|event|nova|attempt|detail`"),
     Key(TASK_SEQUENCE, "string", "none", "counter behind the six hex digits of task ids"),
     Key(TASK_REQUESTS, "hash", "none", "request id or `dedupe:` key → task id"),
     Key(TASK_COUNTS, "hash", "none", "status and event counters, duration and latency buckets"),
@@ -141,6 +143,7 @@ SCHEMA: tuple[Key, ...] = (
     Key(READY, "zset", "none", "task id by ready time + tier offset (ms): unpinned, may start"),
     Key(PINNED, "zset", "none", "`nova|score|task id`, score 0: may start on that Nova"),
     Key(DELAYED, "zset", "none", "task id by due time (ms): earliest start or retry back-off"),
+    Key(DEADLINES, "zset", "none", "task id by deadline (ms), until it ends or that has passed"),
     Key(LEASES, "zset", "none", "task id by lease expiry (ms): in some Nova's hands"),
     Key(WAITING, "hash", "none", "task id → number of dependencies not completed yet"),
     Key(DEPENDENTS, "hash", "none", "task id → ids that wait for it, comma separated"),
@@ -156,7 +159,17 @@ SCHEMA: tuple[Key, ...] = (
     Key(FLEET_OWNER, "hash", "none", "the supervisor this store belongs to: run id, pid, lease"),
     Key(SCHEDULES, "hash", "none", "schedule name → cron expression, task and next run (JSON)"),
     Key(METRICS_SENT, "hash", "none", "counter → value already in nova.enterprise.metrics"),
-    Key(SUGGESTIONS, "zset", "none", "signal id by the time (ms) it may become work"),
+    Key(
+        COMPLETION,
+        "hash",
+        "none",
+        "Nova → how far its completions are celebrated; `personal:` Nova",
+    ),
+    Key(PROTOCOL, "hash", "none", "task records checked: valid, all, how far, last violation"),
+    Key(
+        SIGNAL_SEEN, "zset", "none", "`fingerprint|signal id` by arrival (ms): repetitions; bounded"
+    ),
+    Key(SUGGESTIONS, "zset", "none", "`tier|kind|nova|signal id` by arrival (ms); bounded"),
     Key(SUGGESTION_TEXT, "hash", "none", "signal id → low or background signal (JSON)"),
     Key(SIGNAL_COUNTS, "hash", "none", "signals and stream entries by what became of them"),
     Key(QUARANTINE, "stream", "none", "refused stream entries with the reason; bounded"),
@@ -172,12 +185,14 @@ SCHEMA: tuple[Key, ...] = (
     Key(TORCH_OPERATIONS, "stream", "none", "messages to all Novas, under its historic name"),
     Key(ENTERPRISE_METRICS, "stream", "none", "counters of what happened to tasks (spec §8)"),
     Key("nova.coordination.{nova}", "stream", "none", "messages to the Nova"),
-    Key("nova.celebrations.{nova}", "stream", "none", "celebrations of the Nova"),
-    Key("nova.insights.{nova}", "stream", "none", "what the Nova learned; personal"),
+    Key("nova.celebrations.{nova}", "stream", "none", "celebrations of the Nova; the newest 2,000"),
+    Key(
+        "nova.insights.{nova}", "stream", "none", "what the Nova learned; private; the newest 2,000"
+    ),
     Key("nova.tasks.{nova}.todo", "stream", "none", "protocol records: created"),
     Key("nova.tasks.{nova}.progress", "stream", "none", "protocol records: in hand"),
     Key("nova.tasks.{nova}.completed", "stream", "none", "protocol records: ended"),
-    Key("nova.status.{nova}", "stream", "none", "reserved (spec §2): nothing writes it yet"),
+    Key("nova.status.{nova}", "stream", "none", "what comes after each completion; newest 2,000"),
     Key("nova.status.{nova}.current", "string", "3 idle waits", "presence: ACTIVE, PAUSED"),
     Key("nova.safety.{nova}", "stream", "none", "reserved (spec §2): nothing writes it yet"),
 )

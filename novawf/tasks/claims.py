@@ -40,6 +40,7 @@ class Claim:
     ready_ms: int
     created: str
     spec: dict[str, Any]
+    deadline_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class Halted:
     kind: Literal["stopped", "unsafe", "paused"]
     reason: str
 
+
+_HALTS: dict[int, Literal["stopped", "unsafe", "paused"]] = {-1: "stopped", -3: "paused"}
 
 ClaimReply = Claim | Nothing | Halted
 
@@ -110,13 +113,14 @@ class Claimant:
         self.nova = nova
         self.nova_epoch = nova_epoch
         self._claims = 0
+        self._reports = 0
         self._lease_ms = str(int(settings.lease_s * 1000))
         self._head = (nova, str(nova_epoch))
         self._ttl = str(state_ttl_s)
         self._claim_keys = (
-            keys.GATE, keys.IDENTITY, keys.TASK_STATE, keys.TASK_SPEC, keys.TASK_HISTORY,
-            keys.TASK_COUNTS, keys.READY, keys.PINNED, keys.DELAYED, keys.LEASES,
-            keys.workflow_state(nova), keys.progress(nova),
+            keys.GATE, keys.IDENTITY, keys.TASK_STATE, keys.TASK_SPEC, keys.TASK_COUNTS,
+            keys.READY, keys.PINNED, keys.DELAYED, keys.LEASES, keys.workflow_state(nova),
+            keys.progress(nova),
         )  # fmt: skip
         self._finish_keys = (
             *self._claim_keys, keys.completed(nova), keys.TASK_RESULT, keys.WAITING,
@@ -153,8 +157,8 @@ class Claimant:
     ) -> Finished:
         """End an attempt and take the next task, in one round trip. Raises Fenced.
 
-        `result` is JSON; `detail` one line for history and protocol. Repeating the call (`again`)
-        after a lost reply changes nothing and answers the same.
+        `result` is JSON, '' for none; `detail` one line for history and protocol. Repeating the
+        call (`again`) after a lost reply changes nothing and answers the same.
         """
         if not again:
             self._claims += 1
@@ -199,8 +203,15 @@ class Claimant:
             bool(stopped), bool(paused), int(valid_until), bool(cancel), bool(held), against or None
         )
 
-    async def progress(self, claim: Claim, percent: float | None, text: str) -> None:
-        """Post a progress record. Raises Fenced."""
+    async def progress(
+        self, claim: Claim, percent: float | None, text: str, *, again: bool = False
+    ) -> None:
+        """Post a progress record, once: `again` repeats the last one after a lost reply.
+
+        Raises Fenced.
+        """
+        if not again:
+            self._reports += 1
         spec = claim.spec
         reply = await _PROGRESS(
             self.redis,
@@ -209,7 +220,7 @@ class Claimant:
                 str(self.clock.now_ms()), iso(self.clock.wall_s()), *self._head, claim.task_id,
                 str(claim.epoch), spec["title"], spec.get("description", ""),
                 spec.get("priority", "medium"), text[:1000],
-                "" if percent is None else f"{percent:g}",
+                "" if percent is None else f"{percent:g}", str(self._reports),
             ),
         )  # fmt: skip
         self._check_fence(reply[0], claim)
@@ -237,25 +248,22 @@ class Claimant:
         clock = self.clock
         return (
             str(clock.now_ms()), iso(clock.wall_s()), *self._head, str(self._claims),
-            self._lease_ms, self._ttl, str(len(state)), *state,
+            self._lease_ms, str(len(state)), *state,
         )  # fmt: skip
 
     def _claim_reply(self, reply: list[Any]) -> ClaimReply:
         code = reply[0]
         if code == 1:
-            _, task_id, epoch, attempt, limit, ready, created, spec = reply
+            _, task_id, epoch, attempt, limit, ready, created, deadline, spec = reply
             return Claim(
                 task_id, int(epoch), int(attempt), int(limit), int(ready), created,
-                json.loads(spec),
+                json.loads(spec), int(deadline) if deadline else None,
             )  # fmt: skip
         if code == 0:
             return Nothing(int(reply[1]), reply[2] == 1)
         if code == -5:
             raise Fenced(f"{self.nova}: a newer owner has this identity (epoch {reply[1]})")
-        kind: Literal["stopped", "unsafe", "paused"] = (
-            "stopped" if code == -1 else "unsafe" if code == -2 else "paused"
-        )
-        return Halted(kind, reply[1])
+        return Halted(_HALTS.get(code, "unsafe"), reply[1])
 
 
 async def take_identity(redis: Redis, nova: str) -> int:

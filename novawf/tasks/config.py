@@ -14,6 +14,9 @@ class TaskSettings(BaseModel):
 
     lease_s: float = Field(15.0, gt=0, description="An owner silent for longer loses its task.")
     retries: int = Field(3, ge=0, le=1000, description="Re-runs after the first; crashes count.")
+    accept_timeout_s: float = Field(
+        300.0, gt=0, description="An acceptance check that takes longer says no."
+    )
     retention_h: float = Field(168.0, gt=0, description="Kept in the store after the end.")
     default_executor: Literal["command", "python"] | None = Field(
         None, description="For tasks that name none; without it they end blocked, no_executor."

@@ -10,6 +10,14 @@ from novawf.tasks.model import Outcome
 Verdict = Literal["completed", "retry", "blocked", "requeue"]
 
 
+_FINAL: dict[str, Outcome] = {
+    "cancelled": Outcome.CANCELLED,
+    "no_executor": Outcome.NO_EXECUTOR,
+    "deadline": Outcome.DEADLINE,
+}
+"""Causes after which trying again makes no sense."""
+
+
 class Ending(NamedTuple):
     """What the queue is told about an attempt. `delay_s` counts only for a retry."""
 
@@ -19,23 +27,33 @@ class Ending(NamedTuple):
 
 
 def decide(
-    *, ok: bool, cause: str, attempt: int, limit: int, jitter: float, settings: TaskSettings
+    *,
+    ok: bool,
+    cause: str,
+    attempt: int,
+    limit: int,
+    jitter: float,
+    settings: TaskSettings,
+    left_s: float | None = None,
 ) -> Ending:
     """Decide from how the attempt ended (`cause` as executors name it) and how many are left.
 
-    `attempt` counts from 1; `limit` is the number allowed. `jitter` is uniform in [0, 1).
+    `attempt` counts from 1; `limit` is the number allowed. `jitter` is uniform in [0, 1). `left_s`
+    is the time to the task's deadline: what cannot begin before it is not tried again.
     A cancelled task is never repeated, and neither is one whose program or function is not there:
     trying again would find it missing again, so people hear of it at once.
     """
     if ok:
         return Ending("completed", Outcome.SUCCEEDED)
-    if cause == "cancelled":
-        return Ending("blocked", Outcome.CANCELLED)
-    if cause == "no_executor":
-        return Ending("blocked", Outcome.NO_EXECUTOR)
+    if cause in _FINAL:
+        return Ending("blocked", _FINAL[cause])
+    last = Outcome.NOT_ACCEPTED if cause == "not_accepted" else Outcome.FAILED
     if cause == "not_found" or attempt >= limit:
-        return Ending("blocked", Outcome.FAILED)
-    return Ending("retry", "", retry_delay_s(attempt, jitter, settings))
+        return Ending("blocked", last)
+    delay_s = retry_delay_s(attempt, jitter, settings)
+    if left_s is not None and delay_s >= left_s:
+        return Ending("blocked", last)
+    return Ending("retry", "", delay_s)
 
 
 def retry_delay_s(attempt: int, jitter: float, settings: TaskSettings) -> float:

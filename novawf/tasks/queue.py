@@ -18,7 +18,7 @@ from novawf.store import keys
 from novawf.store.scripts import load_script
 from novawf.tasks.config import TaskSettings
 from novawf.tasks.history import one_line
-from novawf.tasks.model import TIER_MS, TaskSpec
+from novawf.tasks.model import TIER_MS, Outcome, TaskSpec
 from novawf.tasks.state import TaskState, unpack
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ _RETRY = load_script("novawf.tasks", "retry", "lib")
 _CASCADE = load_script("novawf.tasks", "cascade", "lib")
 _SETTLE = load_script("novawf.tasks", "settle", "lib")
 _RELEASE = load_script("novawf.tasks", "release", "lib")
+_EXPIRE = load_script("novawf.tasks", "expire", "lib")
 
 
 class Admission(NamedTuple):
@@ -69,16 +70,17 @@ class TaskQueue:
         reply = await _ADMIT(
             self.redis,
             (
-                keys.TASK_SPEC, keys.TASK_STATE, keys.TASK_HISTORY, keys.TASK_SEQUENCE,
-                keys.TASK_REQUESTS, keys.TASK_COUNTS, keys.TASK_ORDER, keys.READY, keys.PINNED,
-                keys.DELAYED, keys.WAITING, keys.DEPENDENTS, keys.CASCADE, _wake_list(target),
+                keys.TASK_SPEC, keys.TASK_STATE, keys.TASK_SEQUENCE, keys.TASK_REQUESTS,
+                keys.TASK_COUNTS, keys.TASK_ORDER, keys.READY, keys.PINNED, keys.DELAYED,
+                keys.WAITING, keys.DEPENDENTS, keys.CASCADE, keys.DEADLINES, _wake_list(target),
                 keys.todo(target or ids.FLEET),
             ),
             (
                 self.clock.now_ms(), int(wall_s), iso(wall_s), request_id, spec.dedupe or "",
-                (target or ids.FLEET).upper(), spec.to_json(), retries + 1, TIER_MS[spec.priority],
-                target, self._due_ms(spec.at, wall_s), spec.title, spec.description, spec.priority,
-                *after,
+                (target or ids.FLEET).upper(), _with_request(spec.to_json(), request_id),
+                retries + 1, TIER_MS[spec.priority], target, self._due_ms(spec.at, wall_s),
+                self._deadline_ms(spec.deadline, wall_s), "1" if spec.approval else "0",
+                spec.title, spec.description, spec.priority, *after,
             ),
         )  # fmt: skip
         if reply[0] == -1:
@@ -96,9 +98,9 @@ class TaskQueue:
             code, value = await _CANCEL(
                 self.redis,
                 (
-                    keys.TASK_STATE, keys.TASK_HISTORY, keys.TASK_COUNTS, keys.READY, keys.PINNED,
-                    keys.DELAYED, keys.WAITING, keys.CASCADE,
-                    keys.completed(state.target or ids.FLEET), keys.inbox(owner or ids.FLEET),
+                    keys.TASK_STATE, keys.TASK_COUNTS, keys.READY, keys.PINNED, keys.DELAYED,
+                    keys.WAITING, keys.CASCADE, keys.completed(state.target or ids.FLEET),
+                    keys.inbox(owner or ids.FLEET),
                 ),
                 (*self._now(), task_id, owner, *_headline(spec)),
             )  # fmt: skip
@@ -119,65 +121,122 @@ class TaskQueue:
 
         Raises NotFound, or Refused when it is not blocked or waits for a blocked one.
         """
-        # Read before the task may run: its completion empties the list.
-        dependents = await self._dependents(task_id)
-        code, value = await self._retry_one(task_id, only_dependent=False)
+        code, status, outcome = await self._retry_one(task_id)
+        if code == 0 and outcome == Outcome.AWAITING_APPROVAL:
+            raise Refused(f"task {task_id} awaits approval: approve it instead")
+        self._check_retried(task_id, code, status, "only blocked ones can be retried")
+        await self.sweep_cascade()
+
+    async def approve(self, task_id: str) -> None:
+        """Let a task start that awaits approval.
+
+        Raises NotFound, or Refused when it does not await any, or comes after a blocked one.
+        """
+        code, status, _ = await self._retry_one(
+            task_id, outcome=Outcome.AWAITING_APPROVAL, why="approved"
+        )
+        self._check_retried(task_id, code, status, "and awaits no approval")
+        await self.sweep_cascade()
+
+    def _check_retried(self, task_id: str, code: int, value: str, rule: str) -> None:
         if code == 0:
-            raise Refused(f"task {task_id} is {value}; only blocked ones can be retried")
+            raise Refused(f"task {task_id} is {value or 'gone'}; {rule}")
         if code == -1:
             raise Refused(f"task {task_id} comes after {value}, which is blocked: retry that first")
-        while dependents:
-            dependent = dependents.pop()
-            further = await self._dependents(dependent)
-            code, _ = await self._retry_one(dependent, only_dependent=True)
-            if code == 1:
-                dependents += further
 
-    async def _retry_one(self, task_id: str, *, only_dependent: bool) -> tuple[int, str]:
+    async def _retry_one(
+        self, task_id: str, *, outcome: str = "", why: str = "taken up again"
+    ) -> tuple[int, str, str]:
         state, spec = await self._load(task_id)
         retries = spec.get("retries", self.settings.retries)
         due_ms = self._due_ms(spec.get("at"), self.clock.wall_s())
-        code, value = await _RETRY(
+        reply = await _RETRY(
             self.redis,
             (
-                keys.TASK_STATE, keys.TASK_HISTORY, keys.TASK_COUNTS, keys.READY, keys.PINNED,
-                keys.WAITING, keys.CASCADE, _wake_list(state.target),
-                keys.todo(state.target or ids.FLEET), keys.DEPENDENTS, keys.DELAYED,
+                keys.TASK_STATE, keys.TASK_COUNTS, keys.READY, keys.PINNED, keys.WAITING,
+                keys.CASCADE, _wake_list(state.target), keys.todo(state.target or ids.FLEET),
+                keys.DEPENDENTS, keys.DELAYED,
             ),
             (
-                *self._now(), task_id, retries + 1, "1" if only_dependent else "0", due_ms,
-                *_headline(spec), *dict.fromkeys(spec.get("after", ())),
+                *self._now(), task_id, retries + 1, outcome, due_ms, *_headline(spec), why,
+                *dict.fromkeys(spec.get("after", ())),
             ),
         )  # fmt: skip
-        return code, value
+        return reply[0], reply[1], reply[2] if len(reply) > 2 else ""
 
     async def sweep_cascade(self) -> int:
-        """Block what waits for blocked tasks. Returns how many were blocked.
+        """Block what waits for blocked tasks, and take up again what waited for those taken up.
 
-        A cause leaves the set only when nothing pending waits for it any more, so a crash in
-        between, or a task that is admitted meanwhile, leaves the work to the next round.
+        Returns how many were blocked. A cause leaves the set only when nothing is left to carry
+        on, so a crash in between, or a task that is admitted meanwhile, leaves the work to the
+        next round.
         """
         blocked = 0
         while causes := await self.redis.smembers(keys.CASCADE):
+            before, settled = blocked, 0
             for cause in causes:
+                state = await self._state(cause)
+                dead = state is not None and state.status == "blocked"
                 for dependent in await self._dependents(cause):
                     try:
-                        state, spec = await self._load(dependent)
+                        blocked += await (self._block if dead else self._revive)(dependent, cause)
                     except (CorruptState, NotFound) as error:
                         log.error("%s; it is left as it is", error)
-                        continue
-                    reply = await _CASCADE(
-                        self.redis,
-                        (
-                            keys.TASK_STATE, keys.TASK_HISTORY, keys.TASK_COUNTS, keys.CASCADE,
-                            keys.completed(state.target or ids.FLEET),
-                        ),
-                        (*self._now(), dependent, cause, *_headline(spec)),
-                    )  # fmt: skip
-                    blocked += reply[0]
-                await _SETTLE(
-                    self.redis, (keys.TASK_STATE, keys.DEPENDENTS, keys.CASCADE), (cause,)
-                )
+                settled += await self._settle(cause, state.status if state else "")
+            if not settled and blocked == before:
+                break  # something cannot be carried on: the next round tries again
+        return blocked
+
+    async def _block(self, dependent: str, cause: str) -> int:
+        state, spec = await self._load(dependent)
+        reply = await _CASCADE(
+            self.redis,
+            (
+                keys.TASK_STATE, keys.TASK_COUNTS, keys.CASCADE,
+                keys.completed(state.target or ids.FLEET),
+            ),
+            (*self._now(), dependent, cause, *_headline(spec)),
+        )  # fmt: skip
+        return int(reply[0])
+
+    async def _revive(self, dependent: str, cause: str) -> int:
+        """Take up a task that was blocked by `cause`; one that another blocks stays blocked."""
+        await self._retry_one(
+            dependent, outcome=Outcome.DEPENDENCY, why=f"{cause} was taken up again"
+        )
+        return 0
+
+    async def _settle(self, cause: str, status: str) -> int:
+        reply = await _SETTLE(
+            self.redis, (keys.TASK_STATE, keys.DEPENDENTS, keys.CASCADE), (cause, status)
+        )
+        return int(reply[0])
+
+    async def sweep_deadlines(self) -> int:
+        """Block what did not begin before its deadline; how many that were."""
+        late = await self.redis.zrangebyscore(
+            keys.DEADLINES, "-inf", self.clock.now_ms(), start=0, num=500
+        )
+        blocked = 0
+        for task_id in late:
+            try:
+                state, spec = await self._load(task_id)
+            except (CorruptState, NotFound) as error:
+                log.error("%s; its deadline is dropped", error)
+                await self.redis.zrem(keys.DEADLINES, task_id)
+                continue
+            reply = await _EXPIRE(
+                self.redis,
+                (
+                    keys.TASK_STATE, keys.TASK_COUNTS, keys.READY, keys.PINNED, keys.DELAYED,
+                    keys.WAITING, keys.CASCADE, keys.DEADLINES,
+                    keys.completed(state.target or ids.FLEET),
+                ),
+                (*self._now(), task_id, *_headline(spec)),
+            )  # fmt: skip
+            blocked += reply[0]
+        if blocked:
+            await self.sweep_cascade()
         return blocked
 
     async def release_owner(
@@ -247,8 +306,8 @@ class TaskQueue:
         code, status = await _RELEASE(
             self.redis,
             (
-                keys.TASK_STATE, keys.TASK_HISTORY, keys.TASK_COUNTS, keys.READY, keys.PINNED,
-                keys.LEASES, keys.CASCADE, _wake_list(state.target), keys.progress(owner),
+                keys.TASK_STATE, keys.TASK_COUNTS, keys.READY, keys.PINNED, keys.LEASES,
+                keys.CASCADE, _wake_list(state.target), keys.progress(owner),
                 keys.completed(owner),
             ),
             (
@@ -293,12 +352,23 @@ class TaskQueue:
         wait_ms = round((parse_iso(at) - wall_s) * 1000)
         return self.clock.now_ms() + wait_ms if wait_ms > 0 else 0
 
+    def _deadline_ms(self, deadline: str | None, wall_s: float) -> int | str:
+        """Deadline in fleet time, '' for none; one that has passed is now."""
+        if deadline is None:
+            return ""
+        return self.clock.now_ms() + max(0, round((parse_iso(deadline) - wall_s) * 1000))
+
     def _now(self) -> tuple[str, str]:
         return str(self.clock.now_ms()), iso(self.clock.wall_s())
 
 
 def _wake_list(target: str) -> str:
     return keys.wake(target) if target else keys.WAKE_ANY
+
+
+def _with_request(spec_json: str, request_id: str) -> str:
+    """The specification as kept: its request id goes with it, for the retention to find it by."""
+    return f'{spec_json[:-1]},"request":{json.dumps(request_id)}}}'
 
 
 def _headline(spec: dict[str, Any]) -> Sequence[str]:

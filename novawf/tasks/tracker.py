@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from novawf.clock import Clock, iso
 from novawf.errors import NotFound
 from novawf.store import keys
-from novawf.tasks.state import unpack
+from novawf.tasks.state import Event, unpack, unpack_history
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -32,21 +33,22 @@ class TaskTracker:
             pipe.hget(keys.TASK_STATE, task_id)
             pipe.hget(keys.TASK_SPEC, task_id)
             pipe.hget(keys.TASK_RESULT, task_id)
-            pipe.hget(keys.TASK_HISTORY, task_id)
             pipe.hget(keys.WAITING, task_id)
-            packed, spec, result, history, waiting = await pipe.execute()
+            packed, spec, result, waiting = await pipe.execute()
         if packed is None or spec is None:
             raise NotFound(f"there is no task {task_id}")
         view = self._row(task_id, packed, json.loads(spec))
-        ended = json.loads(result) if result else {}
+        events = unpack_history(packed)
+        ended = json.loads(result) if result else _quiet_result(events)
         if ended.get("nova") and view["status"] != "in_progress":
             view["assignee"] = ended["nova"]  # who did it, once somebody has
         view["results"] = ended.pop("results", None)
         view["exit_code"] = ended.pop("exit_code", None)
         view["stdout_tail"] = ended.pop("stdout_tail", "")
+        view["accept"] = ended.pop("accept", None)
         view["last_attempt"] = ended
         view["waiting_for"] = int(waiting or 0)
-        view["history"] = [self._event(line) for line in (history or "").splitlines()]
+        view["history"] = [self._event(event) for event in events]
         view["completed_at"] = view["updated_at"] if view["status"] == "completed" else None
         return view
 
@@ -104,18 +106,19 @@ class TaskTracker:
             "nova": state.target or None,
             "executor": spec.get("executor") or _implied(spec),
             "after": spec.get("after", []),
+            "deadline": spec.get("deadline"),
+            "work_type": spec.get("work_type", "explicit"),
             "metadata": spec.get("metadata", {}),
             "cancelling": state.cancel,
         }
 
-    def _event(self, line: str) -> dict[str, Any]:
-        at_ms, event, nova, attempt, detail = line.split("|", 4)
+    def _event(self, event: Event) -> dict[str, Any]:
         return {
-            "at": self._wall(int(at_ms)),
-            "event": event,
-            "nova": nova or None,
-            "attempt": int(attempt),
-            "detail": detail,
+            "at": self._wall(event.at_ms),
+            "event": event.event,
+            "nova": event.nova or None,
+            "attempt": event.attempt,
+            "detail": event.detail,
         }
 
     def _wall(self, fleet_ms: int) -> str:
@@ -124,7 +127,17 @@ class TaskTracker:
         return iso(fleet_ms / 1000 + skew_s)
 
 
+def _quiet_result(events: Sequence[Event]) -> dict[str, Any]:
+    """The result of a task that had nothing to say: only who did it, which its history tells."""
+    for event in reversed(events):
+        if event.event == "completed":
+            return {"nova": event.nova}
+    return {}
+
+
 def _implied(spec: dict[str, Any]) -> str | None:
     if spec.get("argv"):
         return "command"
-    return "python" if spec.get("callable") else None
+    if spec.get("callable"):
+        return "python"
+    return "maintenance" if spec.get("job") else None

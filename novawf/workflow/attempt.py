@@ -8,16 +8,23 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from novawf.clock import Clock, monotonic_s
-from novawf.executors.base import Executor, Outcome, Work
+from novawf.executors.base import Cause, Executor, Outcome, Work
 from novawf.tasks.claims import Claim
 from novawf.tasks.config import TaskSettings
 from novawf.tasks.ending import Ending, decide
+from novawf.tasks.model import ACCEPT_PYTHON
 from novawf.tasks.model import Outcome as TaskOutcome
+
+_WORK_FIELD = {"command": "argv", "python": "callable", "maintenance": "job"}
+"""Executor → the field of a task that holds its work."""
+
+_REFUSALS = ("failed", "timeout", "crash", "not_found")
+"""How a check ends that says no; cancelled and lost are no answer of its own."""
 
 Interruption = Literal["", "cancelled", "handed_back", "stopped", "lost"]
 """Why an attempt was cut short: by its user, by a drain, by the emergency stop, or because the
@@ -47,7 +54,11 @@ class Attempt:
     started_s: float = 0.0
     last_sign_ms: int = 0
     outcome: Outcome | None = None
+    acceptance: Outcome | None = None
+    """What the acceptance check said; None where there was none."""
     no_executor: bool = False
+    deadline_left_s: float | None = None
+    """Time to the deadline when the attempt ended; None without a deadline."""
     begun: bool = False
     permit_since_ms: int = 0
     """Since when it waits for API permits; 0 when it does not."""
@@ -81,6 +92,7 @@ class Attempt:
             limit=self.claim.limit,
             jitter=jitter,
             settings=settings,
+            left_s=self.deadline_left_s,
         )
 
     def detail(self) -> str:
@@ -95,13 +107,13 @@ class Attempt:
         return "done" if outcome.exit_code is None else f"exit {outcome.exit_code}"
 
     def result_json(self, nova: str) -> str:
-        """The result as the store keeps it."""
+        """The result as the store keeps it, '' for none."""
         outcome = self.outcome
         if outcome is None:
-            return "{}"
+            return ""
         silent = outcome.exit_code is None and outcome.results is None and not outcome.stdout_tail
-        if outcome.ok and silent:  # a quiet callable: nothing else is worth its bytes
-            return f'{{"nova":"{nova}"}}'
+        if outcome.ok and silent and self.acceptance is None and self.claim.attempt == 1:
+            return ""  # a quiet callable: its history tells who did it, and nothing else is to tell
         fields = {
             "nova": nova,
             "exit_code": outcome.exit_code,
@@ -113,6 +125,8 @@ class Attempt:
             "output_bytes": outcome.output_bytes,
             "duration_s": round(outcome.duration_s, 6),
         }
+        if self.acceptance is not None:
+            fields["accept"] = _acceptance_fields(self.acceptance)
         try:
             return json.dumps(fields, separators=(",", ":"))
         except (TypeError, ValueError, RecursionError) as error:
@@ -147,6 +161,18 @@ class AttemptRunner:
 
     async def run(self, attempt: Attempt) -> Outcome:
         """Do the work; the outcome is also kept in the attempt."""
+        attempt.outcome = await self._run(attempt)
+        if attempt.outcome.ok and attempt.claim.spec.get("accept"):
+            attempt.outcome = await self._accept(attempt, attempt.outcome)
+        if attempt.claim.deadline_ms is not None:
+            attempt.deadline_left_s = self._left_s(attempt.claim.deadline_ms)
+            if attempt.outcome.cause == "timeout" and attempt.deadline_left_s <= 0:
+                attempt.outcome = replace(
+                    attempt.outcome, cause="deadline", error="its deadline passed; it was ended"
+                )
+        return attempt.outcome
+
+    async def _run(self, attempt: Attempt) -> Outcome:
         claim = attempt.claim
         spec = claim.spec
         attempt.started_s = monotonic_s()
@@ -154,13 +180,18 @@ class AttemptRunner:
         name = _executor_of(spec) or self.settings.default_executor
         if name is None or not _has_work(spec, name):
             attempt.no_executor = True
-            attempt.outcome = Outcome(
+            return Outcome(
                 ok=False,
                 cause="not_found",
                 error="no executor: the task names none, and [tasks] default_executor "
                 + ("is not set" if name is None else f"{name} finds nothing to run in it"),
             )
-            return attempt.outcome
+        timeout_s = spec.get("timeout_s")
+        if claim.deadline_ms is not None:
+            left_s = self._left_s(claim.deadline_ms)
+            if left_s <= 0:
+                return Outcome(ok=False, cause="deadline", error="its deadline passed; not begun")
+            timeout_s = left_s if timeout_s is None else min(timeout_s, left_s)
         work = Work(
             task_id=claim.task_id,
             attempt=claim.attempt,
@@ -168,19 +199,55 @@ class AttemptRunner:
             stamp=self.stamp,
             log_path=f"{self.log_dir}/{claim.task_id}.{claim.attempt}.log",
             argv=tuple(spec["argv"]) if "argv" in spec else None,
-            callable=spec.get("callable"),
+            callable=spec.get("callable") or spec.get("job"),
             args=tuple(spec.get("args", ())),
             cwd=spec.get("cwd"),
             env=spec.get("env"),
-            timeout_s=spec.get("timeout_s"),
+            timeout_s=timeout_s,
         )
         if attempt.cancel.is_set():
-            attempt.outcome = Outcome(ok=False, cause="cancelled", error="cut short, not begun")
-            return attempt.outcome
+            return Outcome(ok=False, cause="cancelled", error="cut short, not begun")
         executor = self.executor(name)
         attempt.begun = True
-        attempt.outcome = await executor.run(work, _AttemptReport(self, attempt), attempt.cancel)
-        return attempt.outcome
+        return await executor.run(work, _AttemptReport(self, attempt), attempt.cancel)
+
+    async def _accept(self, attempt: Attempt, outcome: Outcome) -> Outcome:
+        """Run the acceptance check; the work's outcome, unless the check says no.
+
+        The check runs like work: under a keeper, with a limit, its output in a log of its own. A
+        callable is given the work's results, and refuses by raising or by returning False.
+        """
+        claim = attempt.claim
+        check = claim.spec["accept"]
+        timeout_s = self.settings.accept_timeout_s
+        if claim.deadline_ms is not None:
+            timeout_s = min(timeout_s, max(0.001, self._left_s(claim.deadline_ms)))
+        is_callable = len(check) == 1 and check[0].startswith(ACCEPT_PYTHON)
+        work = Work(
+            task_id=claim.task_id,
+            attempt=claim.attempt,
+            nova=self.nova,
+            stamp=self.stamp,
+            log_path=f"{self.log_dir}/{claim.task_id}.{claim.attempt}.accept.log",
+            argv=None if is_callable else tuple(check),
+            callable=check[0].removeprefix(ACCEPT_PYTHON) if is_callable else None,
+            args=(outcome.results,) if is_callable else (),
+            cwd=claim.spec.get("cwd"),
+            env=claim.spec.get("env"),
+            timeout_s=timeout_s,
+        )
+        executor = self.executor("python" if is_callable else "command")
+        said = await executor.run(work, _AttemptReport(self, attempt), attempt.cancel)
+        if said.ok and said.results is False:
+            said = replace(said, ok=False, cause="failed", error="it answered False")
+        attempt.acceptance = said
+        if said.ok:
+            return outcome
+        cause: Cause = "not_accepted" if said.cause in _REFUSALS else said.cause
+        return replace(outcome, ok=False, cause=cause, error=f"acceptance check: {said.error}")
+
+    def _left_s(self, deadline_ms: int) -> float:
+        return (deadline_ms - self.clock.now_ms()) / 1000
 
 
 class _AttemptReport:
@@ -228,8 +295,21 @@ def _executor_of(spec: Mapping[str, Any]) -> str | None:
         return str(name)
     if "argv" in spec:
         return "command"
-    return "python" if "callable" in spec else None
+    if "callable" in spec:
+        return "python"
+    return "maintenance" if "job" in spec else None
 
 
 def _has_work(spec: Mapping[str, Any], executor: str) -> bool:
-    return ("argv" if executor == "command" else "callable") in spec
+    return _WORK_FIELD[executor] in spec
+
+
+def _acceptance_fields(said: Outcome) -> dict[str, Any]:
+    """What the result keeps of an acceptance check."""
+    return {
+        "ok": said.ok,
+        "exit_code": said.exit_code,
+        "error": said.error,
+        "stdout_tail": said.stdout_tail,
+        "duration_s": round(said.duration_s, 6),
+    }

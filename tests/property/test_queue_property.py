@@ -69,9 +69,6 @@ MOMENTS = st.sampled_from(
 PICK = st.integers(0, 2**16)
 LOST = st.sampled_from([0, 0, 0, 1, 2, 3])
 """Which script's reply is lost, counted within one call; 0 is none."""
-RETRY_LOSES_DEPENDENTS = True
-"""A `retry` whose reply is lost does not take up again what was blocked by the task, not even when
-it is repeated. Until that is mended, no reply is lost there."""
 
 
 @dataclass(eq=False)
@@ -583,13 +580,13 @@ class QueueMachine(RuleBasedStateMachine):
             with pytest.raises(Refused):
                 self.run(self.queue.retry(task.id))
             return
-        if RETRY_LOSES_DEPENDENTS and any(task in other.after for other in self.tasks):
-            lost = 0
         try:
             self.insist(lambda: self.queue.retry(task.id), lost)
         except Refused:
             assert lost, "the repeat of a call that was done may find the task taken up"
+            self.run(self.queue.sweep_cascade())  # as the supervisor does: the rest is its work
         self.revived(task)
+        self.cascaded()
 
     @precondition(lambda self: any(task.status != "blocked" for task in self.tasks))
     @rule(pick=PICK)

@@ -106,12 +106,17 @@ def test_every_flag_reaches_the_task(novawf: Novawf, store: Any, tmp_path: Path)
     task_id = submitted(
         novawf, "--title", "t", "--description", "d", "--priority", "high", "--nova", "torch",
         "--after", first, "--at", "2030-01-01T00:00:00Z", "--timeout", "5", "--retries", "0",
-        "--cwd", "sub", "--env", "A=b=c", "--dedupe", "k", "--", "true",
+        "--cwd", "sub", "--env", "A=b=c", "--dedupe", "k",
+            "--accept", "test -s 'a b'", "--deadline", "2031-01-01T00:00:00Z", "--approval",
+            "--", "true",
     )  # fmt: skip
-    assert json.loads(store.hget(keys.TASK_SPEC, task_id)) == {
+    kept = json.loads(store.hget(keys.TASK_SPEC, task_id))
+    assert len(kept.pop("request")) == 32
+    assert kept == {
         "title": "t", "description": "d", "argv": ["true"], "priority": "high", "nova": "torch",
         "after": [first], "at": "2030-01-01T00:00:00Z", "timeout_s": 5.0, "retries": 0,
         "cwd": str(tmp_path / "sub"), "env": {"A": "b=c"}, "dedupe": "k",
+        "accept": ["test", "-s", "a b"], "deadline": "2031-01-01T00:00:00Z", "approval": True,
     }  # fmt: skip
 
 
@@ -161,7 +166,11 @@ BAD_SUBMISSIONS = {
     "timeout that is no number": (["--timeout", "soon", "--", "true"], ["--timeout"]),
     "unknown executor": (["--executor", "magic", "--", "true"], ["executor", "magic", "command"]),
     "agent executor": (["--executor", "claude", "--prompt", "x"], ["prompt", "yet"]),
-    "acceptance check": (["--accept", "true", "--", "true"], ["accept", "yet"]),
+    "acceptance check of no words": (["--accept", "  ", "--", "true"], ["accept", "empty"]),
+    "acceptance check torn": (["--accept", "a 'b", "--", "true"], ["accept", "split"]),
+    "deadline before its start": (
+        ["--at", "2030-01-02", "--deadline", "2030-01-01", "--", "true"], ["deadline", "later"],
+    ),
     "budget": (["--budget-usd", "1", "--", "true"], ["budget_usd", "yet"]),
     "bad Nova name": (["--nova", "To rch", "--", "true"], ["nova", "To rch"]),
     "bad priority": (["--priority", "urgent", "--", "true"], ["priority", "critical"]),

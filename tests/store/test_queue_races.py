@@ -82,6 +82,7 @@ async def test_a_task_admitted_behind_a_cause_while_it_is_swept_is_blocked_too(
     bench: Bench,
 ) -> None:
     first = await bench.submit()
+    await bench.submit(after=[first])
     await run_next(await bench.nova(), Ending("blocked", "failed"))
     late: list[str] = []
 

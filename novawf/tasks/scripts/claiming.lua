@@ -1,14 +1,16 @@
 -- Second prefix, of claim and finish: takes the next task for a Nova.
--- Shared KEYS 1 gate 2 identity 3 state 4 spec 5 history 6 counts 7 ready 8 pinned 9 delayed
---      10 leases 11 workflow state of the Nova 12 progress stream of the Nova
--- Shared ARGV 1 now 2 iso time 3 nova 4 nova epoch 5 claim number 6 lease ms 7 state TTL s
---      8 how many arguments of workflow state follow (field, value, …)
+-- Shared KEYS 1 gate 2 identity 3 state 4 spec 5 counts 6 ready 7 pinned 8 delayed 9 leases
+--      10 workflow state of the Nova 11 progress stream of the Nova
+-- Shared ARGV 1 now 2 iso time 3 nova 4 nova epoch 5 claim number 6 lease ms
+--      7 how many arguments of workflow state follow (field, value, …)
+-- What changes is collected and written at the end, one call for each key: a call costs as much as
+-- what it does, and a line of the append-only file besides. Records are added first: a stream that
+-- cannot be written (a key of another type) then changes nothing else.
 local unpack = unpack or table.unpack
-local k = {state = KEYS[3], counts = KEYS[6], ready = KEYS[7], pinned = KEYS[8], delayed = KEYS[9]}
+local k = {state = KEYS[3], counts = KEYS[5], ready = KEYS[6], pinned = KEYS[7], delayed = KEYS[8]}
 local now, nova = ARGV[1], ARGV[3]
-local rest = 9 + tonumber(ARGV[8])  -- the first argument after the workflow state
+local rest = 8 + tonumber(ARGV[7])  -- the first argument after the workflow state
 
--- Counters are collected and written once: each write of its own costs a call and a line of the log.
 local bumped, bumps = {}, {}
 local function bump(field, by)
   if not bumps[field] then
@@ -29,36 +31,68 @@ local function write_counts()
   redis.call('HSET', k.counts, unpack(pairs_))
 end
 
-local function is_owner() return redis.call('HGET', KEYS[2], nova) == ARGV[4] end
+local changed = {}
+local function get_state(id)
+  if changed[id] then return changed[id] end
+  return read_state(k.state, id)
+end
 
-local function persist_workflow()
-  if rest > 9 then
-    redis.call('HSET', KEYS[11], unpack(ARGV, 9, rest - 1))
-    redis.call('EXPIRE', KEYS[11], ARGV[7])
+local function put_state(id, s) changed[id] = s end
+
+local function write_states()
+  local pairs_ = {}
+  for id, s in pairs(changed) do
+    pairs_[#pairs_ + 1] = id
+    pairs_[#pairs_ + 1] = pack_state(s)
   end
+  if #pairs_ > 0 then redis.call('HSET', k.state, unpack(pairs_)) end
 end
 
-local function claimed(id, s)
-  return {1, id, s.epoch, s.attempt, s.limit, s.ready, s.created, redis.call('HGET', KEYS[4], id)}
+local identity = redis.call('HMGET', KEYS[2], nova, 'claim:' .. nova)
+local function is_owner() return identity[1] == ARGV[4] end
+
+-- No TTL is set here: the next heartbeat does, within the idle wait.
+local workflow = {}
+local function persist_workflow()
+  for i = 8, rest - 1 do workflow[#workflow + 1] = ARGV[i] end
 end
 
-local function progress_record(id, s, spec_json, update, percentage)
+local function in_hand(id)
+  workflow[#workflow + 1] = 'task_in_hand'
+  workflow[#workflow + 1] = id
+end
+
+local function write_all()
+  write_states()
+  if #workflow > 0 then redis.call('HSET', KEYS[10], unpack(workflow)) end
+  write_counts()
+end
+
+local function claimed(id, s, spec)
+  return {1, id, s.epoch, s.attempt, s.limit, s.ready, s.created, s.deadline, spec}
+end
+
+-- Returns what is wrong with the stream, or nil.
+local function progress_record(id, s, spec_json, status, update, percentage)
   local spec = cjson.decode(spec_json)
-  redis.call('XADD', KEYS[12], '*', 'task_id', id, 'title', spec['title'] or '',
-    'description', spec['description'] or '', 'status', s.status,
+  local added = redis.pcall('XADD', KEYS[11], '*', 'task_id', id, 'title', spec['title'] or '',
+    'description', spec['description'] or '', 'status', status,
     'priority', spec['priority'] or 'medium', 'assignee', nova,
-    'created_at', s.created, 'updated_at', ARGV[2],
+    'created_at', s.created, 'updated_at', record_time(s, ARGV[2]),
     'update', update, 'progress_percentage', percentage)
+  if type(added) == 'table' and added.err then
+    return KEYS[11] .. ' cannot be written: ' .. added.err
+  end
+  return nil
 end
 
 -- The task that this very claim took, when its reply was lost and the task is still in hand. The
 -- number alone is not enough: every life of a Nova counts its claims from 1.
 local function claimed_before()
-  local last = redis.call('HGET', KEYS[2], 'claim:' .. nova)
-  if not last then return nil end
-  local number, id, epoch = string.match(last, '^(%d+)|([^|]*)|(%d+)$')
+  if not identity[2] then return nil end
+  local number, id, epoch = string.match(identity[2], '^(%d+)|([^|]*)|(%d+)$')
   if number ~= ARGV[5] then return nil end
-  local s = read_state(k.state, id)
+  local s = get_state(id)
   if s and s.status == 'in_progress' and s.epoch == epoch and s.owner == nova
       and s.nova_epoch == ARGV[4] then
     return id, s
@@ -70,16 +104,20 @@ end
 -- cost. One whose cancellation was asked for is left to its lease, whose end blocks it.
 local function hand_back(id, s)
   if s.cancel ~= '' then return end
-  redis.call('ZREM', KEYS[10], id)
+  local wrong = progress_record(id, s, redis.call('HGET', KEYS[4], id), 'pending',
+    'handed back, not begun', '')
+  if wrong then error(wrong) end
+  redis.call('ZREM', KEYS[9], id)
   s.status, s.owner, s.updated = 'pending', '', now
   s.limit = int(tonumber(s.limit) + 1)
   make_ready(k.ready, k.pinned, id, s, now)
-  write_state(k.state, id, s)
-  move_count(k.counts, 'in_progress', 'pending')
-  redis.call('HINCRBY', k.counts, 'ended:requeue', 1)
-  redis.call('HSET', KEYS[11], 'task_in_hand', '')
-  note(KEYS[5], id, now, 'requeue', nova, s.attempt, 'not begun')
-  progress_record(id, s, redis.call('HGET', KEYS[4], id), 'handed back, not begun', '')
+  note(s, now, 'requeue', nova, 'not begun')
+  put_state(id, s)
+  bump('in_progress', -1)
+  bump('pending', 1)
+  bump('ended:requeue', 1)
+  bump('nova:' .. nova .. ':requeue', 1)
+  in_hand('')
 end
 
 -- Why nothing may start, as the reply of a claim, or nil.
@@ -96,10 +134,23 @@ local function shut()
   return nil
 end
 
--- {1, id, epoch, attempt, limit, ready ms, created ISO, spec JSON} claimed;
+-- Takes the first of what this Nova may do out of its set: id, state, and what it takes to take it.
+local function head()
+  local first = redis.call('ZRANGE', k.ready, 0, 0, 'WITHSCORES')
+  local mine = redis.call('ZRANGEBYLEX', k.pinned, '[' .. nova .. '|', '(' .. nova .. '}',
+    'LIMIT', 0, 1)
+  if mine[1] then
+    local score, id = string.match(mine[1], '^[^|]*|(%d+)|(.+)$')
+    if not first[1] or tonumber(score) <= tonumber(first[2]) then return id, k.pinned, mine[1] end
+  end
+  return first[1], k.ready, first[1]
+end
+
+-- {1, id, epoch, attempt, limit, ready ms, created ISO, deadline ms or '', spec JSON} claimed;
 -- {0, due ms, expired} nothing: the next due time or lease expiry (0 none), whether leases expired;
--- {-1, reason} stopped; {-2, reason} no valid safety verdict; {-3, reason} paused: then nothing is
--- in hand either, a task whose claim had lost its reply included.
+-- {-1, reason} stopped; {-2, reason} no valid safety verdict; {-3, reason} paused; {-4, reason} the
+-- record of the claim cannot be written: then nothing is in hand either, a task whose claim had
+-- lost its reply included.
 -- Nothing starts without a valid verdict: safety fails closed here, in the claim itself.
 local function claim_next()
   local refusal = shut()
@@ -108,54 +159,55 @@ local function claim_next()
     if before then hand_back(before, held) end
     return refusal
   end
-  if before then return claimed(before, held) end
+  if before then return claimed(before, held, redis.call('HGET', KEYS[4], before)) end
   local due = redis.call('ZRANGEBYSCORE', k.delayed, '-inf', now, 'LIMIT', 0, 16)
   for i = 1, #due do
     redis.call('ZREM', k.delayed, due[i])
-    local s = read_state(k.state, due[i])
+    local s = get_state(due[i])
     if s and s.status == 'pending' then
       make_ready(k.ready, k.pinned, due[i], s, s.ready)
     end
   end
 
-  local head = redis.call('ZRANGE', k.ready, 0, 0, 'WITHSCORES')
-  local mine = redis.call('ZRANGEBYLEX', k.pinned, '[' .. nova .. '|', '(' .. nova .. '}',
-    'LIMIT', 0, 1)
-  local id = head[1]
-  if mine[1] then
-    local score, pinned_id = string.match(mine[1], '^[^|]*|(%d+)|(.+)$')
-    if not id or tonumber(score) <= tonumber(head[2]) then
-      id = pinned_id
-      redis.call('ZREM', k.pinned, mine[1])
-    else
-      redis.call('ZREM', k.ready, id)
+  local id, from, member, s
+  for _ = 1, 16 do
+    id, from, member = head()
+    if not id then break end
+    s = get_state(id)
+    if s and s.status == 'pending'
+        and (s.deadline == '' or tonumber(s.deadline) > tonumber(now)) then
+      break
     end
-  elseif id then
-    redis.call('ZREM', k.ready, id)
-  else
+    -- A leftover that names no pending task, or one too late to begin: the sweep blocks that.
+    redis.call('ZREM', from, member)
+    s = nil
+  end
+  if not id then
     local later = redis.call('ZRANGE', k.delayed, 0, 0, 'WITHSCORES')
-    local lease = redis.call('ZRANGE', KEYS[10], 0, 0, 'WITHSCORES')
+    local lease = redis.call('ZRANGE', KEYS[9], 0, 0, 'WITHSCORES')
     local next_due = tonumber(later[2] or 0)
     local expiry = tonumber(lease[2] or 0)
     if expiry > 0 and (next_due == 0 or expiry < next_due) then next_due = expiry end
     return {0, int(next_due), (expiry > 0 and expiry < tonumber(now)) and 1 or 0}
   end
+  if not s then return {0, now, 0} end  -- sixteen leftovers: ask again
 
-  local s = read_state(k.state, id)
-  if not s or s.status ~= 'pending' then
-    return {0, now, 0}  -- a leftover that names no pending task: dropped, ask again
-  end
+  local spec = redis.call('HGET', KEYS[4], id)
+  local attempt = int(tonumber(s.attempt) + 1)
+  local wrong = progress_record(id, s, spec, 'in_progress', 'attempt ' .. attempt .. ' started',
+    '0')
+  if wrong then return {-4, wrong} end
+  redis.call('ZREM', from, member)
   s.status, s.owner, s.nova_epoch, s.updated = 'in_progress', nova, ARGV[4], now
-  s.attempt = int(tonumber(s.attempt) + 1)
+  s.attempt = attempt
   s.epoch = int(tonumber(s.epoch) + 1)
-  write_state(k.state, id, s)
+  note(s, now, 'claimed', nova, '')
+  put_state(id, s)
   bump('pending', -1)
   bump('in_progress', 1)
-  redis.call('ZADD', KEYS[10], int(tonumber(now) + tonumber(ARGV[6])), id)
+  bump('nova:' .. nova .. ':claimed', 1)
+  redis.call('ZADD', KEYS[9], int(tonumber(now) + tonumber(ARGV[6])), id)
   redis.call('HSET', KEYS[2], 'claim:' .. nova, ARGV[5] .. '|' .. id .. '|' .. s.epoch)
-  redis.call('HSET', KEYS[11], 'task_in_hand', id)
-  note(KEYS[5], id, now, 'claimed', nova, s.attempt, '')
-  local reply = claimed(id, s)
-  progress_record(id, s, reply[8], 'attempt ' .. s.attempt .. ' started', '0')
-  return reply
+  in_hand(id)
+  return claimed(id, s, spec)
 end

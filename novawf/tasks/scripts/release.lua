@@ -1,6 +1,6 @@
 -- Takes a task from an owner that died or whose lease expired.
--- KEYS 1 state 2 history 3 counts 4 ready 5 pinned 6 leases 7 cascade 8 wake list of the target
---      or of any 9 progress stream of the owner 10 completed stream of the owner
+-- KEYS 1 state 2 counts 3 ready 4 pinned 5 leases 6 cascade 7 wake list of the target or of any
+--      8 progress stream of the owner 9 completed stream of the owner
 -- ARGV 1 now 2 iso time 3 task id 4 task epoch 5 cause 6 '1' only if the lease has expired
 --      7 title 8 description 9 priority
 -- Reply {1, status} released: pending again, or blocked when its attempts are used up;
@@ -11,31 +11,35 @@ if not s or s.status ~= 'in_progress' or s.epoch ~= ARGV[4] then
   return {0, s and s.status or ''}
 end
 if ARGV[6] == '1' then
-  local expiry = redis.call('ZSCORE', KEYS[6], id)
+  local expiry = redis.call('ZSCORE', KEYS[5], id)
   if expiry and tonumber(expiry) >= tonumber(ARGV[1]) then return {0, 'in_progress'} end
 end
-local owner, stream = s.owner, KEYS[9]
-redis.call('ZREM', KEYS[6], id)
-s.owner, s.updated = '', ARGV[1]
+local owner = s.owner
+s.status = 'pending'
+if s.cancel ~= '' then
+  s.status, s.outcome = 'blocked', 'cancelled'
+elseif tonumber(s.attempt) >= tonumber(s.limit) then
+  s.status, s.outcome = 'blocked', 'failed'
+end
+local ended = s.status == 'blocked'
+redis.call('XADD', ended and KEYS[9] or KEYS[8], '*', 'task_id', id, 'title', ARGV[7],
+  'description', ARGV[8], 'status', s.status, 'priority', ARGV[9], 'assignee', owner,
+  'created_at', s.created, 'updated_at', record_time(s, ARGV[2]),
+  ended and 'outcome' or 'update', ended and s.outcome or ARGV[5],
+  ended and 'results' or 'progress_percentage', ended and cjson.encode(ARGV[5]) or '')
+redis.call('ZREM', KEYS[5], id)
+s.owner, s.updated, s.cancel = '', ARGV[1], ''
 -- The epoch grows here too: the old owner's finish under the old one is refused from now on.
 s.epoch = int(tonumber(s.epoch) + 1)
-if s.cancel ~= '' then
-  s.status, s.outcome, stream = 'blocked', 'cancelled', KEYS[10]
-elseif tonumber(s.attempt) >= tonumber(s.limit) then
-  s.status, s.outcome, stream = 'blocked', 'failed', KEYS[10]
+if ended then
+  if s.dependents ~= '' then redis.call('SADD', KEYS[6], id) end
 else
-  s.status = 'pending'
-  make_ready(KEYS[4], KEYS[5], id, s, ARGV[1])
-  push_token(KEYS[8])
+  make_ready(KEYS[3], KEYS[4], id, s, ARGV[1])
+  push_token(KEYS[7])
 end
-s.cancel = ''
-if s.status == 'blocked' then redis.call('SADD', KEYS[7], id) end
+note(s, ARGV[1], ended and 'blocked' or 'released', owner, ARGV[5])
 write_state(KEYS[1], id, s)
-move_count(KEYS[3], 'in_progress', s.status)
-redis.call('HINCRBY', KEYS[3], 'ended:lost', 1)
-note(KEYS[2], id, ARGV[1], s.status == 'pending' and 'released' or 'blocked', owner, s.attempt,
-  ARGV[5])
-redis.call('XADD', stream, '*', 'task_id', id, 'title', ARGV[7], 'description', ARGV[8],
-  'status', s.status, 'priority', ARGV[9], 'assignee', owner, 'created_at', s.created,
-  'updated_at', ARGV[2], 'outcome', s.outcome, 'update', ARGV[5])
+move_count(KEYS[2], 'in_progress', s.status)
+redis.call('HINCRBY', KEYS[2], 'ended:lost', 1)
+redis.call('HINCRBY', KEYS[2], 'nova:' .. owner .. ':lost', 1)
 return {1, s.status}

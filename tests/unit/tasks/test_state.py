@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from novawf.errors import CorruptState
-from novawf.tasks.state import TaskState, unpack
+from novawf.tasks.state import Event, TaskState, unpack, unpack_history
 
-PACKED = "in_progress||2|4|5|torch|3|echo|300000|2023-11-14T22:13:20.000Z|1700|1600|1"
+PACKED = "in_progress||2|4|5|torch|3|echo|300000|2023-11-14T22:13:20.000Z|1700|1600|1|9000|1"
 
 
 def test_every_field_has_its_place() -> None:
@@ -25,11 +25,23 @@ def test_every_field_has_its_place() -> None:
         updated_ms=1700,
         ready_ms=1600,
         cancel=True,
+        deadline_ms=9000,
+        dependents=True,
     )
 
 
-def test_an_empty_cancel_mark_is_none() -> None:
-    assert unpack("T-1-000001", PACKED.removesuffix("1")).cancel is False
+def test_empty_marks_are_none() -> None:
+    state = unpack("T-1-000001", PACKED.removesuffix("1|9000|1") + "||")
+    assert (state.cancel, state.deadline_ms, state.dependents) == (False, None, False)
+
+
+def test_the_lines_behind_the_state_are_its_history_and_do_not_harm_it() -> None:
+    packed = PACKED + "\n1600|created||0|\n1700|claimed|torch|2|with | a bar\nbroken\n"
+    assert unpack("T-1-000001", packed) == unpack("T-1-000001", PACKED)
+    assert unpack_history(packed) == [
+        Event(1600, "created", "", 0, ""),
+        Event(1700, "claimed", "torch", 2, "with | a bar"),
+    ]
 
 
 @pytest.mark.parametrize(

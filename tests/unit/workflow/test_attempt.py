@@ -141,8 +141,6 @@ def test_the_history_line_says_how_it_ended(
 @pytest.mark.parametrize(
     ("outcome", "fields"),
     [
-        (None, {}),
-        (OK, {"nova": "torch"}),
         (FAULT, {"exit_code": 1, "cause": "failed", "error": "exit code 1"}),
         (Outcome(ok=True, results=[1, {"a": None}]), {"results": [1, {"a": None}], "error": ""}),
         (Outcome(ok=True, stdout_tail="ü\udcff\n"), {"stdout_tail": "ü\udcff\n"}),
@@ -156,6 +154,11 @@ def test_the_result_is_json_that_reads_back(
     text.encode()
     kept = json.loads(text)
     assert {name: kept[name] for name in fields} == fields
+
+
+@pytest.mark.parametrize("outcome", [None, OK])
+def test_who_has_nothing_to_tell_leaves_no_result(outcome: Outcome | None) -> None:
+    assert attempt_with(outcome).result_json("torch") == ""
 
 
 def nested(depth: int) -> list[Any]:
