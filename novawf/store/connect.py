@@ -133,19 +133,22 @@ def connect(
     block_s: float = 0.0,
     max_connections: int = 512,
     single: bool = False,
+    decode: bool = True,
     name: str = "novawf",
 ) -> Redis:
     """An asyncio client; it connects at its first command.
 
     `block_s` is the longest block that will be asked of it, in seconds. `single` keeps one
     connection and no pool: cheaper per command, right for one reader or one sequence of commands,
-    wrong where a blocking command would hold up others. `name` is shown by CLIENT LIST.
+    wrong where a blocking command would hold up others. Without `decode` replies are bytes: for
+    what others wrote, which need not be UTF-8. `name` is shown by CLIENT LIST.
     """
     from redis.asyncio import Redis  # noqa: PLC0415 - see the module's docstring
     from redis.asyncio.retry import Retry  # noqa: PLC0415
     from redis.backoff import NoBackoff  # noqa: PLC0415
 
     options = _options(address.with_password(password), block_s, max_connections, name)
+    options["decode_responses"] = decode
     client = Redis(retry=Retry(NoBackoff(), 0), single_connection_client=single, **options)
     pool = client.connection_pool  # it has no connections yet, and knows whether TCP, TLS or unix
     base = pool.connection_class
