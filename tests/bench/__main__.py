@@ -16,6 +16,7 @@ from typing import Any
 
 from tests.bench import coldstart, idle, latency, processes, recovery, throughput
 from tests.bench.measure import Options, Result, Target, best_of, machine, medians, progress
+from tests.bench.peers import comparison
 
 BENCHMARKS: dict[str, ModuleType] = {
     "latency": latency,
@@ -23,6 +24,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "idle": idle,
     "coldstart": coldstart,
     "recovery": recovery,
+    "peers": comparison,
 }
 
 
@@ -32,14 +34,17 @@ def main() -> int:
     parser.add_argument("name", choices=[*BENCHMARKS, "all"])
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument("--best-of", type=int, default=1, metavar="N", help="runs of each [1]")
-    parser.add_argument("--count", type=int, help="tasks or kills, instead of the default")
+    parser.add_argument(
+        "--count", "--tasks", type=int, help="tasks or kills, instead of the default"
+    )
     parser.add_argument("--seconds", type=float, help="length of what is timed by the clock")
+    parser.add_argument("--rounds", type=int, help="turns of each system (peers)")
     given = parser.parse_args()
-    if given.best_of < 1 or (given.count or 1) < 1 or (given.seconds or 1) <= 0:
-        parser.error("--best-of, --count and --seconds are positive")
+    if min(given.best_of, given.count or 1, given.rounds or 1) < 1 or (given.seconds or 1) <= 0:
+        parser.error("--best-of, --count, --seconds and --rounds are positive")
     processes.adopt_orphans()
     names = list(BENCHMARKS) if given.name == "all" else [given.name]
-    options = Options(given.count, given.seconds)
+    options = Options(given.count, given.seconds, given.rounds)
     documents, failed = [], False
     for name in names:
         try:
@@ -128,16 +133,24 @@ def print_table(document: dict[str, Any]) -> None:
     for part in ("figures", "baseline", "ratios"):
         print(f"  {part}")
         for name, value in document[part].items():
-            shown = value
-            if isinstance(value, dict):
-                shown = "  ".join(f"{key} {number:g}" for key, number in value.items())
-            print(f"    {name:<36} {shown}")
+            for label, shown in _lines(name, value):
+                print(f"    {label:<36} {shown}")
     print("  targets")
     for target in document["targets"]:
         verdict = "met" if target["met"] else "MISSED"
         runs = ", ".join(f"{value:g}" for value in target["all_runs"])
         print(f"    {target['figure']:<36} {target['target']:<8} {verdict} ({runs})")
     sys.stdout.flush()
+
+
+def _lines(name: str, value: Any) -> list[tuple[str, str]]:
+    """One line for a number or a flat table; one for each entry of a table of tables."""
+    if not isinstance(value, dict):
+        return [(name, str(value))]
+    if any(isinstance(inner, dict) for inner in value.values()):
+        return [line for key, inner in value.items() for line in _lines(f"{name} {key}", inner)]
+    cells = (f"{k} {v:g}" if isinstance(v, int | float) else f"{k} {v}" for k, v in value.items())
+    return [(name, "  ".join(cells))]
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ class Options:
 
     count: int | None = None
     seconds: float | None = None
+    rounds: int | None = None
 
 
 def progress(text: str) -> None:

@@ -57,6 +57,15 @@ def end(processes: Iterable[psutil.Process]) -> None:
             process.kill()
 
 
+def living(pids: Iterable[int]) -> list[psutil.Process]:
+    """Those of the processes that exist, for `end` to compare start times later."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.append(psutil.Process(pid))
+    return found
+
+
 def cpu_s(pids: Iterable[int]) -> float:
     """CPU time of living processes so far, in user and system mode."""
     total = 0.0
