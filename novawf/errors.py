@@ -5,6 +5,7 @@
     NovawfError
     ├── UserError                 the caller's input is at fault; trying again does not help
     │   ├── InvalidTask           a task breaks a rule; names the field
+    │   ├── ProtocolViolation     a protocol record breaks a rule; names the field
     │   ├── InvalidConfig         a setting breaks a rule; names the key
     │   ├── InvalidImport         a file to import breaks a rule; names file and line
     │   ├── NotFound              no such task or Nova
@@ -51,6 +52,18 @@ class InvalidTask(UserError):
 
     def __reduce__(self) -> tuple[type[InvalidTask], tuple[str, str]]:
         return (InvalidTask, (self.field, self.rule))
+
+
+class ProtocolViolation(UserError):
+    """A record on a protocol stream breaks a rule of the protocol (spec §4)."""
+
+    def __init__(self, field: str, rule: str) -> None:
+        super().__init__(f"{field}: {rule}")
+        self.field = field
+        self.rule = rule
+
+    def __reduce__(self) -> tuple[type[ProtocolViolation], tuple[str, str]]:
+        return (ProtocolViolation, (self.field, self.rule))
 
 
 class InvalidConfig(UserError):

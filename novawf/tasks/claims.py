@@ -215,7 +215,7 @@ class Claimant:
         spec = claim.spec
         reply = await _PROGRESS(
             self.redis,
-            (keys.IDENTITY, keys.TASK_STATE, keys.progress(self.nova)),
+            (keys.IDENTITY, keys.TASK_STATE, keys.progress(self.nova), keys.TASK_COUNTS),
             (
                 str(self.clock.now_ms()), iso(self.clock.wall_s()), *self._head, claim.task_id,
                 str(claim.epoch), spec["title"], spec.get("description", ""),

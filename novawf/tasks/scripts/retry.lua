@@ -48,4 +48,5 @@ if s.dependents ~= '' then redis.call('SADD', KEYS[6], id) else redis.call('SREM
 note(s, ARGV[1], 'retried', '', ARGV[10])
 write_state(KEYS[1], id, s)
 move_count(KEYS[2], 'blocked', 'pending')
+redis.call('HINCRBY', KEYS[2], 'retried', 1)
 return {1, 'pending', ''}
