@@ -8,6 +8,7 @@ behind is cleaned up here: its processes (confirmed by the keeper server), then 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -26,6 +27,7 @@ from actors.nova import NovaActor
 from actors.reclaim import Reclaim
 from actors.safety import SafetyActor
 from actors.session import RaySession
+from actors.streams import StreamsActor
 from novawf import fleet_view
 from novawf.clock import SystemClock, monotonic_s
 from novawf.errors import NovawfError
@@ -35,7 +37,10 @@ from novawf.processes.keeper import KeeperClient
 from novawf.settings import Settings
 from novawf.store.anchor import anchor
 from novawf.store.connect import connect
+from novawf.store.ownership import Ownership
+from novawf.streams.assembly import StreamConfig
 from novawf.supervision.child_spec import ChildSpec, check_child_specs
+from novawf.tasks.claims import fence_all
 from novawf.tasks.queue import TaskQueue
 from novawf.tasks.tracker import TaskTracker
 from novawf.telemetry.counters import count_restart
@@ -47,6 +52,8 @@ log = logging.getLogger("novawf.actors")
 
 TEND_S = 0.5
 """How often the supervisor looks after what cannot call: what died below, and silent leases."""
+RENEW_S = 2.0
+"""How often the supervisor renews its hold on the store (`store/ownership.py`)."""
 DRAIN_S = 4.0
 """Work in hand at a stop may end for so long; then it is handed back, to be gone within 10 s."""
 ASK_S = 1.0
@@ -85,12 +92,13 @@ class Fleet:
         self.session = RaySession(
             dashboard=settings.ray.dashboard,
             dashboard_port=settings.ray.dashboard_port,
-            workers=min(len(settings.fleet.novas) + 3, 2 * (os.cpu_count() or 1) + 2),
+            workers=min(len(settings.fleet.novas) + 4, 2 * (os.cpu_count() or 1) + 2),
         )
         self.directory = Directory(settings, self.ground, self.session, self.run_id)
         self.children: list[Child] = []
         self.exit_code = 0
         self._signals = 0
+        self._replaced = False
         self._blocked_before = 0
         self._ground_thread: threading.Thread | None = None
 
@@ -154,6 +162,7 @@ class Fleet:
         self.clock: SystemClock = fleet_clock(report)
         self.redis: Any = connect(report.address, name="supervisor")
         self.directory.redis = self.redis
+        self.ownership = Ownership(self.redis, self.clock, report.owner)
         self.queue = TaskQueue(self.redis, self.clock, self.settings.tasks)
         self.tracker = TaskTracker(self.redis, self.clock)
         self.reclaim = Reclaim(
@@ -166,7 +175,11 @@ class Fleet:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled, number)
         await self.directory.fleet(report, "starting")
-        await self.queue.release_all("the supervisor was restarted")
+        if report.taken == "lapsed":
+            # Its owner may only have been stopped: its Novas are fenced off, their leases run out.
+            await fence_all(self.redis)
+        else:
+            await self.queue.release_all("the supervisor was restarted")
         await self.queue.sweep_cascade()
         self._blocked_before = (await self.tracker.counts())["blocked"]
         self._make_children(report)
@@ -196,7 +209,10 @@ class Fleet:
             for task in [*others, *watches]:
                 task.cancel()
             await asyncio.gather(*others, *watches, return_exceptions=True)
-            await self.directory.forget()
+            if not self._replaced:
+                await self.directory.forget()
+                with contextlib.suppress(RedisError, OSError):  # else the next one sees us dead
+                    await self.ownership.release()
             await self.redis.aclose()
 
     def _make_children(self, report: StoreReport) -> None:
@@ -231,6 +247,10 @@ class Fleet:
             )
             spec = ChildSpec(nova, shutdown_s=shutdown_s)
             self.children.append(Child(spec, "nova", f"nova-{slot:02d}", NovaActor, (config,)))
+        # Last: work from outside can wait in its stream, the Novas shall not wait for its reader.
+        streams = StreamConfig(store, settings.fleet.novas, settings.streams, settings.tasks)
+        reader = ChildSpec("streams", shutdown_s=shutdown_s)
+        self.children.append(Child(reader, "actor", "streams", StreamsActor, (streams, offset_ms)))
         check_child_specs(child.spec for child in self.children)
 
     # -- what happens to children ---------------------------------------------------------------
@@ -274,6 +294,7 @@ class Fleet:
 
     async def _tend_loop(self, report: StoreReport) -> None:
         """Mend what died below, free what silent owners held, carry on blocked dependencies."""
+        renewed_s = monotonic_s()
         while True:
             await asyncio.sleep(TEND_S)
             try:
@@ -288,6 +309,11 @@ class Fleet:
                 self.stopping.set()
                 return
             try:
+                if monotonic_s() - renewed_s >= RENEW_S:
+                    if not await self.ownership.renew():
+                        self._give_way()
+                        return
+                    renewed_s = monotonic_s()
                 await self.reclaim.round()
                 await anchor(self.redis)
             except (RedisError, OSError) as error:
@@ -295,6 +321,15 @@ class Fleet:
                 log.warning("the store is away: %s", error)
             except NovawfError as error:
                 log.error("reclaiming: %s", error)
+
+    def _give_way(self) -> None:
+        """Another supervisor runs on the store: this one was taken for dead. Write nothing more."""
+        self.announcer.announce(
+            "store_lost", cause="another supervisor has taken the store while this one was silent"
+        )
+        self._replaced = True
+        self.exit_code = 1
+        self.stopping.set()
 
     async def _show_loop(self) -> None:
         while True:
@@ -373,12 +408,14 @@ class Fleet:
     async def _drain(self, watches: list[asyncio.Task[None]]) -> None:
         """Let Novas end or hand back what they have in hand, in reverse order of start."""
         novas = [child for child in reversed(self.children) if child.kind == "nova"]
+        if self._replaced:
+            novas = []  # their names belong to others: there is nothing to hand back
         drains = [self._quietly(child.actor.drain, DRAIN_S) for child in novas if child.actor]
         await asyncio.gather(*drains)
         waiting = [
             watch
             for child, watch in zip(self.children, watches, strict=True)
-            if child.kind == "nova" and child.alive
+            if child.kind == "nova" and child.alive and not self._replaced
         ]
         if waiting:
             await asyncio.wait(waiting, timeout=DRAIN_S + 2.0)

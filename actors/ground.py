@@ -10,21 +10,23 @@ import asyncio
 import logging
 import os
 import select
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from novawf.client import with_password_file
-from novawf.clock import SystemClock
+from novawf.clock import SystemClock, boot_id
 from novawf.errors import InvalidConfig, NovawfError, StoreUnreachable
 from novawf.processes.guard import Sentinel
 from novawf.processes.home import HomeLock, read_fleet_file, remove_fleet_file
-from novawf.processes.identity import alive
+from novawf.processes.identity import alive, process_start_time
 from novawf.processes.keeper import KeeperServerProcess, start_keeper_server
 from novawf.settings import Settings, ensure_home
 from novawf.store.anchor import anchor
 from novawf.store.connect import StoreAddress, connect, parse_url, translate_errors
 from novawf.store.embedded import EmbeddedStore
+from novawf.store.ownership import Owner, Ownership, Taken
 from novawf.store.probe import EpochVerdict, StoreProbe, check_epoch, probe
 
 log = logging.getLogger("novawf.actors")
@@ -41,6 +43,8 @@ class StoreReport:
     clock_offset_ms: int
     probe: StoreProbe
     epoch: EpochVerdict
+    owner: Owner
+    taken: Taken
 
 
 class Ground:
@@ -72,7 +76,7 @@ class Ground:
         """Take the home and start the sentinel. Raises HomeInUse."""
         ensure_home(self.home)
         self.lock.acquire()
-        self._wait_for_predecessor()
+        _wait_for_predecessor(self.home)
         self.log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._start_sentinel()
 
@@ -177,29 +181,50 @@ class Ground:
             out.write(address.password + "\n")
         return path
 
-    def _wait_for_predecessor(self) -> None:
-        """Let the sentinel of a supervisor that was killed here finish its work."""
-        before = read_fleet_file(self.home)
-        if before is None:
-            return
-        pid, start_time = before.get("sentinel_pid"), before.get("sentinel_start")
-        if not isinstance(pid, int) or not isinstance(start_time, int):
-            return
-        if alive(pid, start_time):
-            _wait_for_exit(pid, start_time, PREDECESSOR_S)
-
     async def _look_at(self, address: StoreAddress) -> StoreReport:
         redis = connect(address, name="supervisor-start")
+        owner = Owner(
+            run_id=self.run_id,
+            pid=os.getpid(),
+            start_time=process_start_time(os.getpid()) or 0,
+            boot_id=boot_id(),
+            host=socket.gethostname(),
+            home=str(self.home),
+        )
         try:
+            offset_ms = await anchor(redis)
+            taken = await Ownership(redis, SystemClock(offset_ms), owner).take(_is_gone)
             report = StoreReport(
                 address=address,
-                clock_offset_ms=await anchor(redis),
+                clock_offset_ms=offset_ms,
                 probe=await probe(redis),
                 epoch=await check_epoch(redis, self.home / "store.epoch"),
+                owner=owner,
+                taken=taken,
             )
         finally:
             await redis.aclose()
         return report
+
+
+def _is_gone(owner: Owner) -> bool:
+    """Whether a supervisor of this machine is dead, and its sentinel done with what it ran."""
+    if not owner.boot_id or owner.boot_id != boot_id() or alive(owner.pid, owner.start_time):
+        return False
+    _wait_for_predecessor(Path(owner.home))
+    return True
+
+
+def _wait_for_predecessor(home: Path) -> None:
+    """Let the sentinel of a supervisor that was killed there finish its work."""
+    before = read_fleet_file(home)
+    if before is None:
+        return
+    pid, start_time = before.get("sentinel_pid"), before.get("sentinel_start")
+    if not isinstance(pid, int) or not isinstance(start_time, int):
+        return
+    if alive(pid, start_time):
+        _wait_for_exit(pid, start_time, PREDECESSOR_S)
 
 
 def _wait_for_exit(pid: int, start_time: int, timeout_s: float) -> None:

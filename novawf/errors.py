@@ -8,10 +8,13 @@
     │   ├── ProtocolViolation     a protocol record breaks a rule; names the field
     │   ├── InvalidConfig         a setting breaks a rule; names the key
     │   ├── InvalidImport         a file to import breaks a rule; names file and line
+    │   ├── InvalidSignal         a wake signal breaks a rule; names the field
+    │   ├── InvalidSchedule       a schedule breaks a rule; names the field
     │   ├── NotFound              no such task or Nova
     │   ├── StoreAuthFailed       the store refused the password
     │   ├── PortInUse             somebody else listens there
-    │   └── HomeInUse             another supervisor owns this home; names its pid
+    │   ├── HomeInUse             another supervisor owns this home; names its pid
+    │   └── StoreInUse            another supervisor runs on this store; names it
     ├── OutOfReach                nothing to talk to; trying again later may help
     │   ├── StoreUnreachable      the store does not answer
     │   └── FleetNotRunning       no fleet at this home
@@ -74,6 +77,30 @@ class InvalidImport(UserError):
     """A file to import is broken; nothing of it was submitted."""
 
 
+class InvalidSignal(UserError):
+    """A wake signal breaks a rule; nothing came of it."""
+
+    def __init__(self, field: str, rule: str) -> None:
+        super().__init__(f"{field}: {rule}")
+        self.field = field
+        self.rule = rule
+
+    def __reduce__(self) -> tuple[type[InvalidSignal], tuple[str, str]]:
+        return (InvalidSignal, (self.field, self.rule))
+
+
+class InvalidSchedule(UserError):
+    """A schedule breaks a rule; it was not kept."""
+
+    def __init__(self, field: str, rule: str) -> None:
+        super().__init__(f"{field}: {rule}")
+        self.field = field
+        self.rule = rule
+
+    def __reduce__(self) -> tuple[type[InvalidSchedule], tuple[str, str]]:
+        return (InvalidSchedule, (self.field, self.rule))
+
+
 class NotFound(UserError):
     """No such task or Nova."""
 
@@ -88,6 +115,10 @@ class PortInUse(UserError):
 
 class HomeInUse(UserError):
     """Another supervisor owns this home or this store."""
+
+
+class StoreInUse(UserError):
+    """Another supervisor runs its fleet on this store."""
 
 
 class OutOfReach(NovawfError):

@@ -266,6 +266,14 @@ class Claimant:
         return Halted(_HALTS.get(code, "unsafe"), reply[1])
 
 
+async def fence_all(redis: Redis) -> None:
+    """Fence off every living owner of a Nova's name: of a fleet that this one replaces."""
+    client: Any = redis  # replies are str (decode_responses); redis-py's types say bytes
+    for name in await client.hkeys(keys.IDENTITY):
+        if ":" not in name:  # the others are what claims and reports are recognised by
+            await client.hincrby(keys.IDENTITY, name, 1)
+
+
 async def take_identity(redis: Redis, nova: str) -> int:
     """Become the owner of a Nova's name: every earlier owner is fenced off from now on.
 

@@ -1,0 +1,115 @@
+"""The store belongs to one supervisor: the real script on a real store, a clock the test moves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from novawf.clock import ManualClock
+from novawf.errors import CorruptState, Fenced, StoreInUse
+from novawf.store import keys
+from novawf.store.ownership import LEASE_MS, Owner, Ownership
+from novawf.tasks.claims import Claimant, fence_all, take_identity
+from novawf.tasks.config import TaskSettings
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+
+def owner(run_id: str) -> Owner:
+    return Owner(run_id, 4711, 99, "boot", "machine", f"/home/{run_id}")
+
+
+def lives(_: Owner) -> bool:
+    return False
+
+
+def is_dead(_: Owner) -> bool:
+    return True
+
+
+@pytest.fixture
+def first(redis: Redis, clock: ManualClock) -> Ownership:
+    return Ownership(redis, clock, owner("first"))
+
+
+@pytest.fixture
+def second(redis: Redis, clock: ManualClock) -> Ownership:
+    return Ownership(redis, clock, owner("second"))
+
+
+async def test_the_second_is_refused_and_told_of_the_first(
+    first: Ownership, second: Ownership
+) -> None:
+    assert await first.take(lives) == "free"
+    with pytest.raises(StoreInUse, match=r"/home/first on machine \(pid 4711\)"):
+        await second.take(lives)
+    assert await first.renew()
+
+
+async def test_a_repeat_after_a_lost_reply_takes_it_once_more(first: Ownership) -> None:
+    await first.take(lives)
+    assert await first.take(lives) == "own"
+
+
+async def test_the_lease_of_a_dead_owner_is_not_waited_for(
+    first: Ownership, second: Ownership
+) -> None:
+    await first.take(lives)
+    assert await second.take(is_dead) == "dead"
+    assert not await first.renew()
+
+
+async def test_a_silent_owner_is_replaced_after_its_lease_and_hears_of_it(
+    first: Ownership, second: Ownership, clock: ManualClock
+) -> None:
+    await first.take(lives)
+    clock.advance(LEASE_MS)
+    with pytest.raises(StoreInUse):
+        await second.take(lives)
+    clock.advance(1)
+    assert await second.take(lives) == "lapsed"
+    assert not await first.renew()
+    await first.release()  # what it gives up is not its own any more
+    assert await second.renew()
+
+
+async def test_renewing_keeps_it(first: Ownership, second: Ownership, clock: ManualClock) -> None:
+    await first.take(lives)
+    for _ in range(3):
+        clock.advance(LEASE_MS - 1)
+        assert await first.renew()
+    with pytest.raises(StoreInUse):
+        await second.take(lives)
+
+
+async def test_an_owner_that_ended_leaves_it_free(first: Ownership, second: Ownership) -> None:
+    await first.take(lives)
+    await first.release()
+    assert await second.take(lives) == "free"
+
+
+async def test_a_store_that_was_emptied_is_taken_again_by_renewing(
+    first: Ownership, second: Ownership, redis: Redis
+) -> None:
+    await first.take(lives)
+    await redis.flushall()
+    assert await first.renew()
+    with pytest.raises(StoreInUse):
+        await second.take(lives)
+
+
+async def test_a_record_that_cannot_be_read_is_named(second: Ownership, redis: Any) -> None:
+    await redis.hset(keys.FLEET_OWNER, mapping={"run": "x", "until": str(2**60), "about": "{"})
+    with pytest.raises(CorruptState, match=keys.FLEET_OWNER):
+        await second.take(lives)
+
+
+async def test_fencing_all_refuses_every_nova_of_before(redis: Redis, clock: ManualClock) -> None:
+    epoch = await take_identity(redis, "torch")
+    nova = Claimant(redis, clock, TaskSettings(), "torch", epoch)
+    await nova.claim()
+    await fence_all(redis)
+    with pytest.raises(Fenced):
+        await nova.claim()
