@@ -106,6 +106,12 @@ def with_password_file(address: StoreAddress, path: Path) -> StoreAddress:
     return address.with_password(SecretStr(password))
 
 
+def last_store(home: Path) -> StoreAddress | None:
+    """The store of a home's fleet while that runs, and of one that was killed; None elsewhere."""
+    document = read_fleet_file(home)
+    return None if document is None else fleet_address(document)
+
+
 class Connecting:
     """`await` it for a `Fleet` to close yourself, or use it in `async with`."""
 
@@ -220,6 +226,14 @@ class Fleet:
         with translate_errors(self.address):
             return await self._tracker.list(status=status, nova=nova, limit=limit)
 
+    async def quarantined(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """Stream entries that were refused: `{stream, id, reason, at, fields}`, the oldest first,
+        of more than `limit` the newest. `fields` are cut to what tells them apart."""
+        from novawf.streams.quarantine import quarantined  # noqa: PLC0415 - few callers ask
+
+        with translate_errors(self.address):
+            return await quarantined(self.redis, limit)
+
     async def known(self, task_ids: Iterable[str]) -> set[str]:
         """Those of `task_ids` that are tasks."""
         wanted = list(dict.fromkeys(task_ids))
@@ -287,6 +301,19 @@ class Fleet:
         """The fleet, its Novas and actors, and counts of tasks (architecture §6)."""
         return await fleet_view.status(self.redis, self.clock, self.address)
 
+    async def why(self, subject: str | None = None) -> dict[str, Any]:
+        """Why a task, a Nova or (None) the fleet waits, and what would release it.
+
+        `subject`, `kind` (`task`, `nova`, `fleet`), `reason` (a key of
+        `novawf.why.explanation.REASONS`), `sentence`, `released_by`, `until` (ISO 8601, where
+        that is known), `details`. Raises NotFound, which names what comes nearest.
+        """
+        from novawf.why.answering import answer  # noqa: PLC0415 - most callers do not ask
+        from novawf.why.reading import Reader  # noqa: PLC0415
+
+        with translate_errors(self.address):
+            return await answer(Reader(self.redis, self.clock, self._supervised()), subject)
+
     async def said(self) -> dict[str, Any]:
         """What the running fleet has put into the store about itself; empty where none runs."""
         return await fleet_view.document(self.redis, self.address)
@@ -330,6 +357,13 @@ class Fleet:
             name for name, record in children.items() if json.loads(record).get("kind") == "nova"
         }
         return sorted({*novas, *supervised})
+
+    def _supervised(self) -> bool | None:
+        """Whether a supervisor lives; None when this store's is not known to be at our home."""
+        document = read_fleet_file(self.home)
+        if document is None or document.get("store_url") != self.address.redacted():
+            return None
+        return supervisor_holds(self.home)
 
     async def _check_known(self, nova: str | None) -> None:
         if nova is None:

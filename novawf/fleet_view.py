@@ -1,36 +1,44 @@
 """The fleet as it is now, from the store alone: what `status` shows and metrics count.
 
-It reads and judges, and changes nothing. Two evidences are put together: what the supervisor
-knows of its children (`ChildRecord`: the process) and what each Nova says of itself (`NovaBeat`:
-its work). Three levels come of it (architecture §3): *alive*, the process is there; *listening*,
-it answers in time; *progressing*, a cycle or the output of its work moves.
+It reads and shows, and changes nothing. How a Nova's records are judged, and why it does what it
+does, is `novawf.why`'s matter.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from novawf.clock import Clock, iso
-from novawf.errors import CorruptState
-from novawf.safety.gate import GateView, parse_gate
+from novawf.safety.gate import GateView
 from novawf.store import keys
 from novawf.store.connect import translate_errors
-from novawf.tasks.tracker import STATUSES
+from novawf.why.evidence import (
+    LISTENING_MS,
+    PROGRESS_MS,
+    FleetEvidence,
+    NovaEvidence,
+    judge_nova,
+)
+from novawf.why.explanation import Moment
+from novawf.why.fleet import explain_fleet
+from novawf.why.novas import explain_nova
+from novawf.why.records import (
+    fleet_evidence,
+    limit_settings,
+    parse_document,
+    parse_fleet,
+    queue_fleet,
+)
 from novawf.workflow.identity import ChildRecord, NovaBeat
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from novawf.limits.config import LimitSettings
     from novawf.store.connect import StoreAddress
 
-LISTENING_MS: Final = 30_000
-"""Three idle waits of 10 s (`TaskSettings.idle_wait_s`): a Nova shows itself that often."""
-PROGRESS_MS: Final = 60_000
-"""A Nova with a task in hand that moved nothing for so long is not progressing."""
+__all__ = ["LISTENING_MS", "PROGRESS_MS", "document", "limits", "novas", "status"]
 
 _NO_STORE = {"backend": "unknown", "persistence": "unknown", "loss_window_s": None}
 
@@ -44,27 +52,16 @@ async def status(
     """
     with translate_errors(store):
         async with redis.pipeline(transaction=False) as pipe:
-            pipe.hgetall(keys.FLEET)
-            pipe.hgetall(keys.CHILDREN)
-            pipe.hgetall(keys.NOVAS)
-            pipe.hgetall(keys.GATE)
-            pipe.hmget(keys.TASK_COUNTS, STATUSES)
-            pipe.zcard(keys.READY)
-            pipe.zcard(keys.PINNED)
-            fleet, children, beats, held, counts, ready, pinned = await pipe.execute()
-    said = _document(fleet)
-    gate = _gate(held)
-    now_ms = clock.now_ms()
-    records = {name: ChildRecord.from_json(text) for name, text in sorted(children.items())}
+            queue_fleet(pipe)
+            replies = await pipe.execute()
+    said, records, beats = parse_fleet(replies)
+    moment = Moment(clock.now_ms(), clock.wall_s())
+    evidence = fleet_evidence(replies, moment.now_ms)
+    rows = novas(records, beats, moment.now_ms, _skew_s(moment), evidence.gate.paused_novas)
     return {
-        "fleet": _fleet(said, gate, now_ms),
-        "novas": novas(
-            records,
-            {name: NovaBeat.from_json(text) for name, text in sorted(beats.items())},
-            now_ms,
-            clock.wall_s() - now_ms / 1000,
-            gate.paused_novas,
-        ),
+        "fleet": _fleet(said, evidence.gate, moment.now_ms)
+        | {"why": explain_fleet(evidence, moment).short()},
+        "novas": [row | {"why": _why(row["id"], evidence, moment)} for row in rows],
         "actors": [
             {
                 "name": name,
@@ -74,13 +71,11 @@ async def status(
                 "state": record.state,
                 "cause": record.cause,
             }
-            for name, record in records.items()
-            if record.kind == "actor"
+            for name, record in evidence.actors.items()
         ],
-        "tasks": {
-            name: max(0, int(value or 0)) for name, value in zip(STATUSES, counts, strict=True)
-        },
-        "queue_depth": ready + pinned,  # what may start now; the rest of `pending` waits
+        "tasks": dict(evidence.counts),
+        # What may start now; the rest of `pending` waits.
+        "queue_depth": evidence.ready + evidence.pinned,
         "limits": await _limits(redis, clock, store, said),
     }
 
@@ -101,7 +96,7 @@ async def document(redis: Redis, store: StoreAddress | str = "its URL") -> dict[
     with translate_errors(store):
         # Clients of `store.connect` decode replies; redis-py's types cannot tell.
         fleet = cast("dict[str, str]", await redis.hgetall(keys.FLEET))
-    return _document(fleet)
+    return parse_document(fleet)
 
 
 def novas(
@@ -113,32 +108,18 @@ def novas(
 ) -> list[dict[str, Any]]:
     """The rows of `status`: a pure judgement of both records at `now_ms` (fleet time).
 
-    `wall_skew_s` is wall time minus fleet time. A Nova that no supervisor's record knows shows
-    only while it is listening: what a former run left behind is no Nova.
+    `wall_skew_s` is wall time minus fleet time. What `judge_nova` takes for no Nova has no row.
     """
     rows = []
-    for name in sorted({*beats, *(n for n, record in records.items() if record.kind == "nova")}):
-        record, beat = records.get(name), beats.get(name)
-        if record is not None and record.kind != "nova":
-            continue
-        if record is not None and beat is not None and record.alive and record.pid != beat.pid:
-            beat = None  # of the process before this one
-        heard = beat is not None and now_ms - beat.seen_ms <= LISTENING_MS
-        if record is None and not heard:
-            continue
-        alive = heard if record is None else record.alive
-        row = _row(name, record, beat if alive else None, now_ms, wall_skew_s)
-        rows.append(row | {"paused": name in paused})
+    for name in sorted({*beats, *records}):
+        nova = judge_nova(name, records.get(name), beats.get(name), now_ms)
+        if nova is not None:
+            rows.append(_row(nova, wall_skew_s) | {"paused": name in paused})
     return rows
 
 
-def _row(
-    name: str, record: ChildRecord | None, beat: NovaBeat | None, now_ms: int, wall_skew_s: float
-) -> dict[str, Any]:
-    listening = beat is not None and now_ms - beat.seen_ms <= LISTENING_MS
-    progressing = listening
-    if beat is not None and beat.task:
-        progressing = listening and now_ms - beat.progress_ms <= PROGRESS_MS
+def _row(nova: NovaEvidence, wall_skew_s: float) -> dict[str, Any]:
+    record, beat = nova.record, nova.beat
     state, since = "starting", ""
     if record is not None:
         since = record.since
@@ -147,13 +128,13 @@ def _row(
     if beat is not None and (record is None or record.state in ("running", "starting")):
         state, since = beat.state, iso(beat.since_ms / 1000 + wall_skew_s)
     return {
-        "id": name,
+        "id": nova.name,
         "state": state,
         "phase": beat.phase if beat else None,
         "pid": record.pid if record is not None else beat.pid if beat else None,
-        "alive": beat is not None if record is None else record.alive,
-        "listening": listening,
-        "progressing": progressing,
+        "alive": nova.alive,
+        "listening": nova.listening,
+        "progressing": nova.progressing,
         "task": beat.task or None if beat else None,
         "title": beat.title or None if beat else None,
         "restarts": record.restarts if record is not None else 0,
@@ -161,6 +142,14 @@ def _row(
         "cycles": beat.cycles if beat else 0,
         "since": since,
     }
+
+
+def _why(name: str, evidence: FleetEvidence, moment: Moment) -> dict[str, Any]:
+    return explain_nova(evidence.novas[name], evidence, moment).short()
+
+
+def _skew_s(moment: Moment) -> float:
+    return moment.wall_s - moment.now_ms / 1000
 
 
 def _fleet(said: dict[str, Any], gate: GateView, now_ms: int) -> dict[str, Any]:
@@ -179,19 +168,12 @@ def _fleet(said: dict[str, Any], gate: GateView, now_ms: int) -> dict[str, Any]:
     }
 
 
-def _gate(fields: dict[str, str]) -> GateView:
-    try:
-        return parse_gate(fields)
-    except ValueError as error:
-        raise CorruptState(f"{keys.GATE} holds a field that is not a number: {error}") from None
-
-
 async def _limits(
     redis: Redis, clock: Clock, store: StoreAddress | str, said: dict[str, Any]
 ) -> dict[str, Any]:
     from novawf.limits.ledger import PermitLedger  # noqa: PLC0415 - pydantic costs 50 ms
 
-    settings = _limit_settings(said)
+    settings = limit_settings(said)
     snapshot = await PermitLedger(redis, clock, settings, store=store).snapshot()
     return {
         "requests_per_minute": settings.requests_per_minute,
@@ -205,24 +187,3 @@ _SHOWN = (
     "ok", "failed", "expired", "void",
 )  # fmt: skip
 """Of a `LimitSnapshot`: who waits is known to the limiter alone, so it is left out here."""
-
-
-def _limit_settings(said: dict[str, Any]) -> LimitSettings:
-    """The limits that the running fleet said it has; the defaults where it said nothing."""
-    from novawf.limits.config import LimitSettings  # noqa: PLC0415 - see `_limits`
-
-    limits = said.get("limits")
-    known = LimitSettings.model_fields
-    fields = {k: v for k, v in limits.items() if k in known} if isinstance(limits, dict) else {}
-    return LimitSettings.model_validate(fields)
-
-
-def _document(fleet: Mapping[str, str]) -> dict[str, Any]:
-    text = fleet.get("document", "{}")
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise CorruptState(f"{keys.FLEET} cannot be read: {text[:200]!r} ({error})") from None
-    if not isinstance(document, dict):
-        raise CorruptState(f"{keys.FLEET} holds no object: {text[:200]!r}")
-    return document

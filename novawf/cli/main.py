@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from novawf.cli import control, doctor, importing, lifecycle, logs, submit, tasks, view
+from novawf.cli import control, doctor, importing, lifecycle, logs, submit, tasks, view, why
 from novawf.cli.command import (
     HomeOption,
     Invocation,
@@ -46,7 +46,7 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True, epilog=example_text(_EXAMPLES))(start)
-    for group in (lifecycle, view, submit, importing, tasks, logs, control, doctor):
+    for group in (lifecycle, view, why, submit, importing, tasks, logs, control, doctor):
         group.register(app)
     return app
 

@@ -9,8 +9,8 @@ from novawf.cli.main import PROG, make_app
 from novawf.cli.run import run_app
 
 COMMANDS = (
-    "down", "status", "submit", "import", "tasks", "task", "logs", "cancel", "retry", "approve",
-    "pause", "resume", "stop-all", "clear-stop", "limits", "doctor", "store-url",
+    "down", "status", "why", "submit", "import", "tasks", "task", "logs", "cancel", "retry",
+    "approve", "pause", "resume", "stop-all", "clear-stop", "limits", "doctor", "store-url",
 )  # fmt: skip
 """All but `up`, whose help is the supervisor's."""
 

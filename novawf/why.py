@@ -1,1 +1,0 @@
-"""Why something waits, in one sentence, and what would release it."""

@@ -1,0 +1,84 @@
+"""What became of a task that has ended, and what would take it up again. Pure."""
+
+from __future__ import annotations
+
+from novawf.why.evidence import TaskEvidence
+from novawf.why.explanation import Explanation, Moment
+
+_AGAIN = "`novawf retry {}`"
+
+
+def explain_completed(task: TaskEvidence, moment: Moment) -> Explanation:
+    """It is done: by whom and when."""
+    last = task.last("completed")
+    done_ms = last.at_ms if last is not None else task.state.updated_ms
+    nova = str(task.result.get("nova") or (last.nova if last is not None else ""))
+    return Explanation(
+        "completed",
+        f"{task.task_id} was completed {moment.ago(done_ms)}, at {moment.iso(done_ms)[:19]}Z"
+        f"{f', by {nova}' if nova else ''} in attempt {task.state.attempt}",
+        details={"nova": nova or None, "completed_at": moment.iso(done_ms)},
+    )
+
+
+def explain_blocked(task: TaskEvidence, moment: Moment) -> Explanation:
+    """It ended without success, or waits for a person."""
+    state, task_id = task.state, task.task_id
+    last = task.last("blocked")
+    at_ms = last.at_ms if last is not None else state.updated_ms
+    detail = (last.detail if last is not None else "") or str(task.result.get("error") or "")
+    when = f"{moment.ago(at_ms)}"
+    because = f": {detail}" if detail else ""
+    tries = f"attempt {state.attempt} of {state.limit}"
+    again = _AGAIN.format(task_id)
+    details = {
+        "outcome": state.outcome,
+        "since": moment.iso(at_ms),
+        "attempts": state.attempt,
+        "detail": detail,
+    }
+    said, release = {
+        "awaiting_approval": (
+            f"{task_id} may not start before somebody approves it "
+            f"(it was submitted {moment.ago(state.updated_ms)})",
+            f"`novawf approve {task_id}`",
+        ),
+        "failed": (
+            f"{task_id} is blocked: it failed {when} in {tries}{because}",
+            f"{again}, once the cause is mended",
+        ),
+        "not_accepted": (
+            f"{task_id} is blocked: its work was done {when}, but its acceptance check refused it "
+            f"in {tries}{because}",
+            f"{again}, once what it checks is mended",
+        ),
+        "cancelled": (f"{task_id} is blocked: it was cancelled {when}", again),
+        "no_executor": (
+            f"{task_id} is blocked: nothing can run it{because}",
+            "submit it anew with a command, a callable or a job, or set [tasks] default_executor "
+            f"and {again}",
+        ),
+        "dependency": (
+            f"{task_id} is blocked: a task that it comes after is blocked"
+            f"{f' ({detail})' if detail else ''}",
+            "retry what it comes after: that takes this one up again too",
+        ),
+        "deadline": (
+            f"{task_id} is blocked: its deadline passed"
+            + (f" at {moment.iso(state.deadline_ms)[:19]}Z" if state.deadline_ms else "")
+            + because,
+            "submit it anew with a later deadline",
+        ),
+        "quarantined": (
+            f"{task_id} is quarantined since {moment.iso(at_ms)[:19]}Z{because}",
+            f"{again}, once it is known why it ends its Nova",
+        ),
+    }.get(state.outcome, (f"{task_id} is blocked ({state.outcome}) {when}{because}", again))
+    known = state.outcome if state.outcome != "" else "blocked"
+    return Explanation(known if known in _KNOWN else "blocked", said, release, details=details)
+
+
+_KNOWN = {
+    "awaiting_approval", "failed", "not_accepted", "cancelled", "no_executor", "dependency",
+    "deadline", "quarantined",
+}  # fmt: skip

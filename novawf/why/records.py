@@ -1,0 +1,115 @@
+"""The records behind the fleet's evidence: which keys, and how their values are read.
+
+`status` and `why` read the same ones, so both judge by the same evidence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from novawf.errors import CorruptState
+from novawf.safety.gate import GateView, parse_gate
+from novawf.store import keys
+from novawf.tasks.tracker import STATUSES
+from novawf.why.evidence import FleetEvidence, Held, NovaEvidence, Permits, judge_nova
+from novawf.workflow.identity import ChildRecord, NovaBeat
+
+if TYPE_CHECKING:
+    from novawf.limits.config import LimitSettings
+
+
+def queue_fleet(pipe: Any) -> None:
+    """Put the reads behind `fleet_evidence` into a pipeline."""
+    pipe.hgetall(keys.FLEET)
+    pipe.hgetall(keys.CHILDREN)
+    pipe.hgetall(keys.NOVAS)
+    pipe.hgetall(keys.GATE)
+    pipe.hmget(keys.TASK_COUNTS, STATUSES)
+    pipe.zcard(keys.READY)
+    pipe.zcard(keys.PINNED)
+    pipe.zcard(keys.DELAYED)
+    pipe.zrange(keys.DELAYED, 0, 0, withscores=True)
+
+
+FLEET_READS: Final = 9
+"""How many replies `queue_fleet` brings."""
+
+
+def parse_fleet(
+    replies: Sequence[Any],
+) -> tuple[dict[str, Any], dict[str, ChildRecord], dict[str, NovaBeat]]:
+    """The fleet's document, its children's records and its Novas' heartbeats."""
+    fleet, children, beats = replies[:3]
+    return (
+        parse_document(fleet),
+        {name: ChildRecord.from_json(text) for name, text in sorted(children.items())},
+        {name: NovaBeat.from_json(text) for name, text in sorted(beats.items())},
+    )
+
+
+def fleet_evidence(
+    replies: Sequence[Any],
+    now_ms: int,
+    *,
+    held: Mapping[str, Held] | None = None,
+    pinned_to: Mapping[str, int] | None = None,
+    supervised: bool | None = None,
+    permits: Permits | None = None,
+) -> FleetEvidence:
+    """The replies to `queue_fleet`, judged at `now_ms`."""
+    document, records, beats = parse_fleet(replies)
+    gate, counts, ready, pinned, delayed, due = replies[3:FLEET_READS]
+    held = held or {}
+    novas: dict[str, NovaEvidence] = {}
+    for name in sorted({*records, *beats}):
+        nova = judge_nova(name, records.get(name), beats.get(name), now_ms, held.get(name))
+        if nova is not None:
+            novas[name] = nova
+    return FleetEvidence(
+        state=str(document.get("state", "")),
+        supervised=supervised,
+        gate=read_gate(gate),
+        novas=novas,
+        actors={name: record for name, record in records.items() if record.kind == "actor"},
+        counts={
+            name: max(0, int(value or 0)) for name, value in zip(STATUSES, counts, strict=True)
+        },
+        ready=ready,
+        pinned=pinned,
+        delayed=delayed,
+        pinned_to=pinned_to or {},
+        next_due_ms=int(due[0][1]) if due else 0,
+        permits=permits,
+    )
+
+
+def parse_document(fleet: Mapping[str, str]) -> dict[str, Any]:
+    """What the running fleet has written about itself. Raises CorruptState."""
+    text = fleet.get("document", "{}")
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise CorruptState(f"{keys.FLEET} cannot be read: {text[:200]!r} ({error})") from None
+    if not isinstance(document, dict):
+        raise CorruptState(f"{keys.FLEET} holds no object: {text[:200]!r}")
+    return document
+
+
+def read_gate(fields: Mapping[str, str]) -> GateView:
+    """The gate. Raises CorruptState."""
+    try:
+        return parse_gate(fields)
+    except ValueError as error:
+        raise CorruptState(f"{keys.GATE} holds a field that is not a number: {error}") from None
+
+
+def limit_settings(document: Mapping[str, Any]) -> LimitSettings:
+    """The limits that the running fleet said it has; the defaults where it said nothing."""
+    from novawf.limits.config import LimitSettings  # noqa: PLC0415 - pydantic costs 50 ms
+
+    limits = document.get("limits")
+    known = LimitSettings.model_fields
+    fields = {k: v for k, v in limits.items() if k in known} if isinstance(limits, dict) else {}
+    return LimitSettings.model_validate(fields)
