@@ -166,9 +166,7 @@ SCHEMA: tuple[Key, ...] = (
         "Nova → how far its completions are celebrated; `personal:` Nova",
     ),
     Key(PROTOCOL, "hash", "none", "task records checked: valid, all, how far, last violation"),
-    Key(
-        SIGNAL_SEEN, "zset", "none", "`fingerprint|signal id` by arrival (ms): repetitions; bounded"
-    ),
+    Key(SIGNAL_SEEN, "zset", "none", "`hash of text|signal id` by arrival (ms); bounded"),
     Key(SUGGESTIONS, "zset", "none", "`tier|kind|nova|signal id` by arrival (ms); bounded"),
     Key(SUGGESTION_TEXT, "hash", "none", "signal id → low or background signal (JSON)"),
     Key(SIGNAL_COUNTS, "hash", "none", "signals and stream entries by what became of them"),
