@@ -69,6 +69,9 @@ MOMENTS = st.sampled_from(
 PICK = st.integers(0, 2**16)
 LOST = st.sampled_from([0, 0, 0, 1, 2, 3])
 """Which script's reply is lost, counted within one call; 0 is none."""
+RETRY_LOSES_THE_LATE = True
+"""A task that is taken up again after its deadline is claimed by nobody and swept by nobody. Until
+that is mended, nothing is taken up here while a blocked task is late."""
 
 
 @dataclass(eq=False)
@@ -80,6 +83,7 @@ class Task:
     target: str
     retries: int
     after: list[Task]
+    deadline_ms: int | None
     at_s: float | None
     """Earliest start by the wall clock, as submitted."""
     due_ms: int
@@ -100,6 +104,24 @@ class Task:
     @property
     def waits(self) -> bool:
         return any(before.status != "completed" for before in self.after)
+
+    @property
+    def dead(self) -> bool:
+        """Blocked, and not just waiting to be approved: what comes after it is blocked too."""
+        return self.status == "blocked" and not self.unapproved
+
+    @property
+    def unapproved(self) -> bool:
+        return self.outcome == "awaiting_approval"
+
+    @property
+    def open(self) -> bool:
+        """Not at its end."""
+        return self.status in ("pending", "in_progress") or self.unapproved
+
+    def late(self, now_ms: int) -> bool:
+        """It may not begin any more."""
+        return self.deadline_ms is not None and self.deadline_ms <= now_ms
 
     @property
     def score(self) -> int:
@@ -218,6 +240,7 @@ class QueueMachine(RuleBasedStateMachine):
             and not task.waits
             and task.ready_ms <= now_ms
             and task.target in ("", nova)
+            and not task.late(now_ms)
         ]
         return sorted(can, key=lambda task: (task.score, task.target == "", task.id))
 
@@ -241,7 +264,7 @@ class QueueMachine(RuleBasedStateMachine):
     def cascaded(self) -> None:
         """Until nothing changes: what waits for something blocked is blocked."""
         for task in self.tasks:  # in order of creation, so dependencies come first
-            if task.status == "pending" and any(d.status == "blocked" for d in task.after):
+            if task.status == "pending" and any(d.dead for d in task.after):
                 task.end("blocked", "dependency")
 
     def revived(self, task: Task) -> None:
@@ -252,7 +275,7 @@ class QueueMachine(RuleBasedStateMachine):
             if (
                 task in dependent.after
                 and dependent.outcome == "dependency"
-                and not any(d.status == "blocked" for d in dependent.after)
+                and not any(d.dead for d in dependent.after)
             ):
                 self.revived(dependent)
 
@@ -266,7 +289,7 @@ class QueueMachine(RuleBasedStateMachine):
     @initialize(number=st.integers(2, 6), chain=st.booleans(), retries=st.integers(0, 2))
     def begins_with_work(self, number: int, chain: bool, retries: int) -> None:
         for i in range(number):
-            self.submit("medium", "", retries, 0, [i - 1] if chain and i else [], None)
+            self.submit("medium", "", retries, 0, None, False, [i - 1] if chain and i else [], None)
 
     @precondition(lambda self: len(self.tasks) < MOST_TASKS)
     @rule(
@@ -274,6 +297,8 @@ class QueueMachine(RuleBasedStateMachine):
         pinned=st.sampled_from(["", "", *NOVAS]),
         retries=st.integers(0, 2),
         wait_ms=st.sampled_from([0, 0, -1000, 5_000, 60_000]),
+        late_ms=st.sampled_from([None, None, None, -1000, 1000, 30_000, 400_000]),
+        approval=st.sampled_from([False, False, False, True]),
         after=st.lists(PICK, max_size=2),
         dedupe=st.sampled_from([None, None, None, "nightly"]),
         lost=LOST,
@@ -284,6 +309,8 @@ class QueueMachine(RuleBasedStateMachine):
         pinned: str,
         retries: int,
         wait_ms: int,
+        late_ms: int | None,
+        approval: bool,
         after: list[int],
         dedupe: str | None,
         lost: int = 0,
@@ -291,10 +318,13 @@ class QueueMachine(RuleBasedStateMachine):
         before = [self.tasks[pick % len(self.tasks)] for pick in after if self.tasks]
         now_ms = self.clock.now_ms()
         at_s = self.clock.wall_s() + wait_ms / 1000 if wait_ms else None
+        if late_ms is not None and late_ms <= wait_ms:
+            late_ms = None  # refused: it is to begin after it must have begun
+        deadline = None if late_ms is None else iso(self.clock.wall_s() + late_ms / 1000)
         fields: dict[str, Any] = {
             "title": "work", "argv": ["true"], "priority": priority, "retries": retries,
             "nova": pinned or None, "after": [task.id for task in before], "dedupe": dedupe,
-            "at": None if at_s is None else iso(at_s),
+            "at": None if at_s is None else iso(at_s), "deadline": deadline, "approval": approval,
         }  # fmt: skip
         spec = TaskSpec.parse(fields)
         request = f"request-{len(self.requests)}"
@@ -310,11 +340,14 @@ class QueueMachine(RuleBasedStateMachine):
             target=pinned,
             retries=retries,
             after=before,
+            deadline_ms=None if late_ms is None else now_ms + max(0, late_ms),
             at_s=at_s,
             due_ms=now_ms + wait_ms if wait_ms > 0 else 0,
             limit=retries + 1,
             ready_ms=now_ms + max(0, wait_ms),
         )
+        if approval:
+            task.status, task.outcome = "blocked", "awaiting_approval"
         assert task.id not in {other.id for other in self.tasks}
         self.tasks.append(task)
         self.requests[request] = (spec, task)
@@ -560,7 +593,7 @@ class QueueMachine(RuleBasedStateMachine):
         if task.status == "in_progress":
             assert self.insist(lambda: self.queue.cancel(task.id), lost)[0] == "cancelling"
             task.cancel = True
-        elif task.status == "pending":
+        elif task.open:
             try:
                 assert self.insist(lambda: self.queue.cancel(task.id), lost)[0] == "blocked"
             except Refused:
@@ -571,29 +604,77 @@ class QueueMachine(RuleBasedStateMachine):
             with pytest.raises(Refused):
                 self.run(self.queue.cancel(task.id))
 
-    @precondition(lambda self: any(task.status == "blocked" for task in self.tasks))
+    @precondition(lambda self: any(task.dead for task in self.tasks))
     @rule(pick=PICK, lost=LOST)
     def retry(self, pick: int, lost: int) -> None:
-        blocked = [task for task in self.tasks if task.status == "blocked"]
-        task = blocked[pick % len(blocked)]
-        if any(before.status == "blocked" for before in task.after):
+        dead = [task for task in self.tasks if task.dead]
+        task = dead[pick % len(dead)]
+        if any(before.dead for before in task.after):
             with pytest.raises(Refused):
                 self.run(self.queue.retry(task.id))
             return
+        self.take_up(task, lambda: self.queue.retry(task.id), lost)
+
+    @precondition(lambda self: any(task.unapproved for task in self.tasks))
+    @rule(pick=PICK, lost=LOST)
+    def approve(self, pick: int, lost: int) -> None:
+        unapproved = [task for task in self.tasks if task.unapproved]
+        task = unapproved[pick % len(unapproved)]
+        if any(before.dead for before in task.after):
+            with pytest.raises(Refused):
+                self.run(self.queue.approve(task.id))
+            return
+        self.take_up(task, lambda: self.queue.approve(task.id), lost)
+
+    def take_up(self, task: Task, call: Callable[[], Coroutine[Any, Any, Any]], lost: int) -> None:
+        """A blocked task goes on, and what was blocked by it."""
+        now_ms = self.clock.now_ms()
+        if RETRY_LOSES_THE_LATE and any(t.late(now_ms) for t in self.tasks if not t.open):
+            return
+        unswept = [
+            other for other in self.tasks
+            if other.status == "pending" and any(before.dead for before in other.after)
+        ]  # fmt: skip
         try:
-            self.insist(lambda: self.queue.retry(task.id), lost)
+            self.insist(call, lost)
         except Refused:
             assert lost, "the repeat of a call that was done may find the task taken up"
             self.run(self.queue.sweep_cascade())  # as the supervisor does: the rest is its work
         self.revived(task)
         self.cascaded()
+        ends = self.run(self.read())["ends"]
+        for other in unswept:  # blocked and taken up within the one sweep, or neither
+            if other.status == "pending" and ends.get(other.id, 0) == other.ends + 1:
+                other.end("blocked", "dependency")
+                self.revived(other)
 
-    @precondition(lambda self: any(task.status != "blocked" for task in self.tasks))
+    @precondition(lambda self: any(not task.dead for task in self.tasks))
     @rule(pick=PICK)
-    def retry_of_what_is_not_blocked(self, pick: int) -> None:
-        others = [task for task in self.tasks if task.status != "blocked"]
+    def what_is_not_blocked_cannot_be_retried(self, pick: int) -> None:
+        others = [task for task in self.tasks if not task.dead]
         with pytest.raises(Refused):
             self.run(self.queue.retry(others[pick % len(others)].id))
+
+    @precondition(lambda self: any(not task.unapproved for task in self.tasks))
+    @rule(pick=PICK)
+    def what_awaits_no_approval_cannot_be_approved(self, pick: int) -> None:
+        others = [task for task in self.tasks if not task.unapproved]
+        with pytest.raises(Refused):
+            self.run(self.queue.approve(others[pick % len(others)].id))
+
+    @precondition(lambda self: any(task.deadline_ms is not None for task in self.tasks))
+    @rule(lost=LOST)
+    def sweep_deadlines(self, lost: int) -> None:
+        now_ms = self.clock.now_ms()
+        late = [t for t in self.tasks if t.open and t.status != "in_progress" and t.late(now_ms)]
+        blocked, again = self.insist(self.queue.sweep_deadlines, lost)
+        for task in late:
+            task.end("blocked", "deadline")
+        if again:
+            self.swept()
+        elif late:
+            self.cascaded()
+        assert blocked == len(late) or (again and blocked < len(late))
 
     @precondition(lambda self: any(task.status == "blocked" for task in self.tasks))
     @rule(lost=LOST)
@@ -644,6 +725,7 @@ class QueueMachine(RuleBasedStateMachine):
             "no task lost, none invented"
         )
         counts = dict.fromkeys(("pending", "in_progress", "completed", "blocked"), 0)
+        found = 0
         for task in self.tasks:
             counts[task.status] += 1
             state = unpack(task.id, store["state"][task.id])
@@ -653,15 +735,13 @@ class QueueMachine(RuleBasedStateMachine):
             assert state.attempt <= state.limit
             assert store["ends"].get(task.id, 0) == task.ends, "one record for every end"
             assert store["starts"].get(task.id, 0) == task.attempt, "one record for every start"
-            self.check_place(task, store, now_ms)
+            found += self.check_place(task, store, now_ms)
         assert {name: int(store["counts"].get(name, 0)) for name in counts} == counts
         places = ("ready", "pinned", "delayed", "leases")
-        assert sum(len(store[place]) for place in places) == sum(
-            task.status == "in_progress" or (task.status == "pending" and not task.waits)
-            for task in self.tasks
-        ), "nothing else lies about"
+        assert sum(len(store[place]) for place in places) == found, "nothing else lies about"
 
-    def check_place(self, task: Task, store: dict[str, Any], now_ms: int) -> None:
+    def check_place(self, task: Task, store: dict[str, Any], now_ms: int) -> int:
+        """Where it waits or is held, and nowhere else; answers in how many sets it was found."""
         member = f"{task.target}|{task.score:016d}|{task.id}"
         found = {
             name: store[name][key]
@@ -672,19 +752,24 @@ class QueueMachine(RuleBasedStateMachine):
         }  # fmt: skip
         if task.status == "in_progress":
             assert found == {"leases": task.lease_ms}
-        elif task.status != "pending":
-            assert not found
-            assert task.outcome == "dependency" or task.id not in store["waiting"]
-        elif task.waits:
+        elif task.waits and (task.status == "pending" or task.unapproved):
             assert not found
             left = sum(d.status != "completed" for d in {id(d): d for d in task.after}.values())
             assert store["waiting"][task.id] == str(left)
+        elif task.status != "pending":
+            assert not found
+            assert task.outcome == "dependency" or task.id not in store["waiting"]
         else:
             assert task.id not in store["waiting"]
             place = {"pinned": 0} if task.target else {"ready": task.score}
             # A task that has come due stays among the delayed until the next claim looks there.
             may = [place] if task.ready_ms <= now_ms else []
+            # One that is too late is dropped by the claim that meets it, and left to the sweep.
+            may += [{}] if task.late(now_ms) else []
             assert found in [*may, {"delayed": task.ready_ms}]
+        if task.open and task.deadline_ms is not None:
+            assert store["deadlines"][task.id] == task.deadline_ms, "nobody would look after it"
+        return len(found)
 
     async def read(self) -> dict[str, Any]:
         names = ("fleet", *NOVAS)
@@ -692,13 +777,14 @@ class QueueMachine(RuleBasedStateMachine):
             pipe.hgetall(keys.TASK_STATE)
             pipe.hgetall(keys.TASK_COUNTS)
             pipe.hgetall(keys.WAITING)
-            for zset in (keys.READY, keys.PINNED, keys.DELAYED, keys.LEASES):
+            for zset in (keys.READY, keys.PINNED, keys.DELAYED, keys.LEASES, keys.DEADLINES):
                 pipe.zrange(zset, 0, -1, withscores=True)
             for nova in names:
                 pipe.xrange(keys.completed(nova))
             for nova in names:
                 pipe.xrange(keys.progress(nova))
-            state, counts, waiting, ready, pinned, delayed, leases, *streams = await pipe.execute()
+            state, counts, waiting, *rest = await pipe.execute()
+        ready, pinned, delayed, leases, deadlines, *streams = rest
         ends: dict[str, int] = {}
         for _, record in [entry for stream in streams[: len(names)] for entry in stream]:
             ends[record["task_id"]] = ends.get(record["task_id"], 0) + 1
@@ -709,7 +795,7 @@ class QueueMachine(RuleBasedStateMachine):
         return {
             "state": state, "counts": counts, "waiting": waiting, "ready": dict(ready),
             "pinned": dict(pinned), "delayed": dict(delayed), "leases": dict(leases),
-            "ends": ends, "starts": starts,
+            "deadlines": dict(deadlines), "ends": ends, "starts": starts,
         }  # fmt: skip
 
 
