@@ -27,13 +27,15 @@ from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from novawf import ids
+from novawf.completion.config import CompletionSettings
 from novawf.errors import InvalidConfig
 from novawf.executors.config import ExecutorSettings
 from novawf.limits.config import LimitSettings
-from novawf.personality.config import CompletionSettings, ProfileSettings
+from novawf.personality.config import ProfileSettings
 from novawf.safety.config import SafetySettings
 from novawf.store.config import StoreSettings
 from novawf.store.connect import parse_url
+from novawf.streams.config import StreamSettings
 from novawf.streams.wake_config import WakeSettings
 from novawf.supervision.config import SupervisionSettings
 from novawf.tasks.config import TaskSettings
@@ -117,6 +119,7 @@ class Settings(BaseModel):
     supervision: SupervisionSettings = SupervisionSettings()
     safety: SafetySettings = SafetySettings()
     tasks: TaskSettings = TaskSettings()
+    streams: StreamSettings = StreamSettings()
     executors: ExecutorSettings = ExecutorSettings()
     phases: PhaseSettings = PhaseSettings()
     completion: CompletionSettings = CompletionSettings()

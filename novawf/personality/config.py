@@ -1,4 +1,4 @@
-"""Settings of rhythm and character: sections `[completion]` and `[personality.NAME]`."""
+"""Settings of rhythm and character: section `[personality.NAME]`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,6 @@ CYCLE_MAX_S = 600.0
 """Longest cycle and longest idle pause, in seconds."""
 
 _WORD = r"^[a-z][a-z0-9_]{0,63}$"
-
-
-class CompletionSettings(BaseModel):
-    """The pauses of the completion routine; a minute each in the sources, 10 s at most here."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    celebration_s: float = Field(60.0, ge=0, le=3600, allow_inf_nan=False)
-    reflection_s: float = Field(60.0, ge=0, le=3600, allow_inf_nan=False)
-    planning_s: float = Field(60.0, ge=0, le=3600, allow_inf_nan=False)
-    max_pause_s: float = Field(
-        10.0, ge=0, le=3600, allow_inf_nan=False, description="Cap on the three together."
-    )
 
 
 class ProfileSettings(BaseModel):

@@ -20,7 +20,7 @@ class Profile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cycle_s: float = Field(ge=0, le=CYCLE_MAX_S, description="Pause between two idle cycles.")
-    reflection_share: float = Field(ge=0, le=1, description="Reflection, as a share of cycles.")
+    reflection_share: float = Field(ge=0, le=1, description="Share of completions reflected on.")
     celebration: str
     work_style: str
     communication: str

@@ -6,7 +6,7 @@ Pauses pace the rhythm of a Nova that has nothing to do; they never delay work. 
 
 from __future__ import annotations
 
-from novawf.personality.config import CYCLE_MAX_S, CompletionSettings
+from novawf.personality.config import CYCLE_MAX_S
 from novawf.personality.profiles import Profile
 
 MAX_LOAD_FACTOR = 2.0
@@ -28,19 +28,6 @@ def idle_pause_s(profile: Profile, pace: float, load_per_core: float, hour: int)
     load_factor = min(load_per_core, MAX_LOAD_FACTOR) if load_per_core > 1.0 else 1.0
     night_factor = NIGHT_FACTOR if hour in NIGHT_HOURS else 1.0
     return _bounded(profile.cycle_s * pace * load_factor * night_factor, CYCLE_MAX_S)
-
-
-def completion_pause_s(settings: CompletionSettings, pace: float, work_waiting: bool) -> float:
-    """Seconds that the completion routine rests; 0 when work waits, else within the cap.
-
-    The cap bounds the pause before and after `pace`: a slower pace cannot stretch it, a faster
-    one shortens it.
-    """
-    if work_waiting:
-        return 0.0
-    cap_s = settings.max_pause_s
-    total_s = settings.celebration_s + settings.reflection_s + settings.planning_s
-    return _bounded(min(total_s, cap_s) * pace, cap_s)
 
 
 def _bounded(pause_s: float, cap_s: float) -> float:

@@ -118,6 +118,11 @@ def presence(nova: str) -> str:
     return f"nova.status.{nova}.current"
 
 
+def benchmark(nova: str) -> str:
+    """Stream: scratch of this Nova's benchmark of the store; empty between two."""
+    return f"novawf:benchmark:{nova}"
+
+
 def safety(nova: str) -> str:
     """Stream: safety violations and verdict changes that concern this Nova."""
     return f"nova.safety.{nova}"
@@ -177,20 +182,19 @@ SCHEMA: tuple[Key, ...] = (
     Key("workflow:state:{nova}", "hash", "3600 s, settable", "the Nova's workflow state"),
     Key("novawf:wake:{nova}", "list", "none", "tokens that wake this Nova; at most 64"),
     Key("novawf:inbox:{nova}", "list", "none", "orders to this Nova's process; at most 256"),
+    Key("novawf:benchmark:{nova}", "stream", "none", "scratch of the store's benchmark; bounded"),
     Key(WORK_QUEUE, "stream", "none", "tasks from outside, by plain XADD"),
     Key(PRIORITY_ALERTS, "stream", "none", "wake signals for whoever is free"),
     Key(COORDINATION_ALL, "stream", "none", "messages to all Novas"),
     Key(TORCH_OPERATIONS, "stream", "none", "messages to all Novas, under its historic name"),
     Key(ENTERPRISE_METRICS, "stream", "none", "counters of what happened to tasks (spec §8)"),
     Key("nova.coordination.{nova}", "stream", "none", "messages to the Nova"),
-    Key("nova.celebrations.{nova}", "stream", "none", "celebrations of the Nova; the newest 2,000"),
-    Key(
-        "nova.insights.{nova}", "stream", "none", "what the Nova learned; private; the newest 2,000"
-    ),
+    Key("nova.celebrations.{nova}", "stream", "none", "celebrations of the Nova"),
+    Key("nova.insights.{nova}", "stream", "none", "what the Nova learned; private"),
     Key("nova.tasks.{nova}.todo", "stream", "none", "protocol records: created"),
     Key("nova.tasks.{nova}.progress", "stream", "none", "protocol records: in hand"),
     Key("nova.tasks.{nova}.completed", "stream", "none", "protocol records: ended"),
-    Key("nova.status.{nova}", "stream", "none", "what comes after each completion; newest 2,000"),
+    Key("nova.status.{nova}", "stream", "none", "what comes after each completion"),
     Key("nova.status.{nova}.current", "string", "3 idle waits", "presence: ACTIVE, PAUSED"),
     Key("nova.safety.{nova}", "stream", "none", "reserved (spec §2): nothing writes it yet"),
 )

@@ -14,3 +14,10 @@ class PhaseSettings(BaseModel):
     personal_every: int = Field(
         0, ge=0, description="A personal phase after this many work phases; 0: never."
     )
+    personal_s: float = Field(
+        60.0,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="How long it lasts at most, scaled by `pace`; any work ends it.",
+    )

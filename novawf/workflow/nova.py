@@ -23,11 +23,12 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from novawf import ids
 from novawf.clock import SystemClock, local_hour
+from novawf.completion.config import CompletionSettings
+from novawf.completion.routine import CompletionRoutine
 from novawf.errors import CorruptState, Fenced
 from novawf.executors.base import Executor
 from novawf.executors.config import ExecutorSettings
 from novawf.executors.registry import build_executors
-from novawf.personality.config import CompletionSettings
 from novawf.personality.profiles import Profile
 from novawf.personality.rhythm import idle_pause_s
 from novawf.processes.keeper import KeeperClient
@@ -123,6 +124,15 @@ class NovaRuntime:
             self.redis, self.clock, config.tasks, config.name, self.epoch, config.state_ttl_s
         )
         self.verdict = VerdictView(self.clock)
+        self.routine = CompletionRoutine(
+            redis=self.redis,
+            clock=self.clock,
+            nova=config.name,
+            nova_epoch=self.epoch,
+            profile=config.profile,
+            settings=config.completion,
+            upcoming=lambda: self.steps.upcoming(),  # noqa: PLW0108 - there are no steps yet
+        )
         self.steps = Steps(
             data=self.data,
             clock=self.clock,
@@ -141,6 +151,7 @@ class NovaRuntime:
             verdict=self.verdict,
             phases=config.phases,
             completion=config.completion,
+            routine=self.routine,
             pace=config.pace,
             rhythm_s=self._rhythm_s,
             jitter=ids.unit_random,
@@ -161,6 +172,7 @@ class NovaRuntime:
                 )
             ),
         ]
+        self.routine.begin()
         try:
             while not (self.steps.draining and self.steps.idle):
                 if self._fenced is not None:
@@ -338,6 +350,7 @@ class NovaRuntime:
             await asyncio.wait({self._poster}, timeout=REPORTED_S)
 
     async def _last_words(self) -> None:
+        await self.routine.close(REPORTED_S)
         try:
             await self._beat()
         except (Fenced, RedisError, OSError) as error:
@@ -347,6 +360,7 @@ class NovaRuntime:
         if self._settle is not None:
             self._settle.cancel()
         await self.steps.waiter.close()
+        await self.routine.stop()
         for loop in self._loops:
             loop.cancel()
         if self._poster is not None:

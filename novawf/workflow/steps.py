@@ -14,14 +14,17 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from redis.exceptions import RedisError
 
 from novawf.clock import Clock, monotonic_s
+from novawf.completion.config import CompletionSettings
+from novawf.completion.pause import completion_pause_s
+from novawf.completion.routine import CompletionRoutine, EndedBy
+from novawf.completion.transition import Upcoming
 from novawf.errors import LeaseLost
 from novawf.executors.base import Outcome
-from novawf.personality.config import CompletionSettings
-from novawf.personality.rhythm import completion_pause_s
 from novawf.tasks.claims import (
     NOT_MEASURED,
     Beat,
@@ -52,6 +55,10 @@ _RECOVERY_S = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Pauses before successive attempts to recover; the last one repeats (a store that is away)."""
 
 
+Rest = Literal["on", "over", "work"]
+"""How a rest stands: it goes on, its time is over (or the Nova drains), or work ended it."""
+
+
 @dataclass(slots=True)
 class _Owed:
     """How an attempt ended, until the store has confirmed it."""
@@ -77,6 +84,7 @@ class Steps:
         verdict: VerdictView,
         phases: PhaseSettings,
         completion: CompletionSettings,
+        routine: CompletionRoutine,
         pace: float,
         rhythm_s: Callable[[], float],
         jitter: Callable[[], float],
@@ -92,6 +100,7 @@ class Steps:
         self.verdict = verdict
         self.phases = phases
         self.completion = completion
+        self.routine = routine
         self.pace = pace
         self.rhythm_s = rhythm_s
         self.jitter = jitter
@@ -108,7 +117,10 @@ class Steps:
         self._claim_took: Measured = NOT_MEASURED
         self._nothing = Nothing()
         self._failures = 0
-        self._completed = False
+        self._completed = ""
+        """Id of the task that was completed last, until the completion routine has rested."""
+        self._personal_s: tuple[float, float] | None = None
+        """When the personal phase began and when it ends, monotonic; None: not in this life."""
 
     def handlers(self) -> dict[State, Handler]:
         """State → what to do in it."""
@@ -134,6 +146,19 @@ class Steps:
             and not self._claim_unanswered
         )
 
+    def upcoming(self) -> Upcoming:
+        """What comes next, as far as the Nova knows: for the plan of the completion routine."""
+        claim = self.attempt.claim if self.attempt is not None else self._following
+        return Upcoming(
+            task_id=claim.task_id if claim is not None else "",
+            title=claim.spec["title"][:200] if claim is not None else "",
+            next_due_ms=self._nothing.next_due_ms,
+            phase=self.data.current_phase.value,
+            tasks_in_phase=self.data.tasks_completed_in_phase,
+            phase_due=phase_due(self.data.tasks_completed_in_phase, self.phases),
+            draining=self.draining,
+        )
+
     async def _initializing(self) -> Event:
         self.verdict.learn(await self.beat())
         return Event.READY
@@ -143,6 +168,8 @@ class Steps:
         return Event.CHECKED
 
     async def _work_discovery(self) -> Event:
+        if self.data.current_phase is Phase.PERSONAL:
+            return await self._personal_phase()
         if self._following is None and (not self.draining or self._claim_unanswered):
             reply = await self._claim()
             if isinstance(reply, Halted):
@@ -181,17 +208,39 @@ class Steps:
         return Event.RECORDED
 
     async def _completion_routine(self) -> Event:
-        if self._completed:
-            self._completed = False
-            self.data.last_completion_celebration = self.clock.now_ms()
-            self.data.tasks_completed_in_phase += 1
-        working = self._following is not None or self.draining
-        pause_s = completion_pause_s(self.completion, self.pace, working)
-        if pause_s > 0:
-            self._woken = await self._wait_for_work(self._nothing, pause_s)
+        completed, self._completed = self._completed, ""
+        if completed and self._following is None and not self.draining:
+            pause_s = completion_pause_s(
+                self.completion, self.pace, reflecting=self.routine.reflects_on(completed)
+            )
+            until_s = monotonic_s() + pause_s
+            while await self._rest(until_s) == "on":
+                pass
         if phase_due(self.data.tasks_completed_in_phase, self.phases):
             return Event.PHASE_DUE
         return Event.ROUTINE_DONE
+
+    async def _rest(self, until_s: float) -> Rest:
+        """Rest for a while, at most until then (monotonic). A token or a due time is a hint that
+        may be stale, so the queue itself tells whether there is work."""
+        left_s = until_s - monotonic_s()
+        if self.draining or left_s <= 0:
+            return "over"
+        if self._following is None and not self._claim_unanswered:
+            self._woken = await self._wait_for_work(self._nothing, left_s)
+            nothing = self._nothing
+            due = nothing.leases_expired or 0 < nothing.next_due_ms <= self.clock.now_ms()
+            if self.draining or not (self._woken or due):
+                return "on"
+            reply = await self._claim()
+            if isinstance(reply, Nothing):
+                self._nothing, self._woken = reply, False
+                return "on"
+            if isinstance(reply, Halted):
+                self.verdict.halt(reply)
+            else:
+                self._following = reply
+        return "work"
 
     async def _phase_transition(self) -> Event:
         data = self.data
@@ -199,7 +248,25 @@ class Steps:
             data.work_phases_completed += 1
         data.current_phase = next_phase(data.current_phase, self.phases, data.work_phases_completed)
         data.tasks_completed_in_phase = 0
+        if data.current_phase is Phase.PERSONAL:
+            began_s = monotonic_s()
+            self._personal_s = (began_s, began_s + self.phases.personal_s * self.pace)
         return Event.PHASE_CHANGED
+
+    async def _personal_phase(self) -> Event:
+        """Take no work of the fleet for a while, unless there is some: any of it ends the phase.
+
+        A life that a crash brought into the phase ends it at once: its time has been.
+        """
+        began_s, ends_s = self._personal_s or (0.0, 0.0)
+        rest = await self._rest(ends_s)
+        if rest == "on":
+            return Event.NO_WORK  # safety looks in between, then the phase goes on
+        if self._personal_s is not None:
+            self._personal_s = None
+            ended_by: EndedBy = "drain" if self.draining else "work" if rest == "work" else "time"
+            self.routine.personal_phase_over(monotonic_s() - began_s, ended_by)
+        return Event.PHASE_DUE
 
     async def _error_recovery(self) -> Event:
         pause_s = _RECOVERY_S[min(self._failures, len(_RECOVERY_S) - 1)]
@@ -285,9 +352,15 @@ class Steps:
             log.warning("%s; what it did is dropped", lost)
             self._owed = None
             self._claim_unanswered = again and owed.asked  # the first call may have arrived
+            self.routine.doubt()
             return
         self._owed = None
-        self._completed = finished.status == "completed"
+        if finished.status == "completed" and attempt.outcome is not None:
+            # Here, and not in the routine's own state, which a failure leaves out.
+            self._completed = attempt.claim.task_id
+            self.data.last_completion_celebration = self.clock.now_ms()
+            self.data.tasks_completed_in_phase += 1
+            self.routine.completed(attempt.claim, attempt.outcome)
         self._claim_took = measured(monotonic_s() - started_s)
         if isinstance(finished.following, Claim):
             self._following = finished.following

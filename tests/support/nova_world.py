@@ -97,8 +97,9 @@ class World:
         *,
         store: StoreAddress | None = None,
         phases: PhaseSettings | None = None,
+        **config: Any,
     ) -> NovaRuntime:
-        """A started Nova, whose steps the test makes, or `run` does."""
+        """A started Nova, whose steps the test makes, or `run` does; pace 0 unless given."""
         runtime = NovaRuntime(
             NovaConfig(
                 name=name,
@@ -106,10 +107,9 @@ class World:
                 clock_offset_ms=self.offset_ms,
                 log_dir=self.directory,
                 keeper_socket=self.directory / "none.sock",
-                profile=profile_for(name),
-                pace=0,
                 tasks=self.settings,
                 phases=phases or PhaseSettings(),
+                **{"pace": 0, "profile": profile_for(name), **config},
             )
         )
         await runtime.start()

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novawf.personality.config import CompletionSettings
 from novawf.personality.profiles import PROFILES
-from novawf.personality.rhythm import completion_pause_s, idle_pause_s
+from novawf.personality.rhythm import idle_pause_s
 
 TORCH = PROFILES["torch"]
 
@@ -49,25 +48,3 @@ def test_a_load_that_cannot_be_told_counts_as_none():
 )
 def test_an_idle_pause_stays_within_its_bounds(profile, pace: float, load: float, hour: int):
     assert 0.0 <= idle_pause_s(profile, pace, load, hour) <= 600.0
-
-
-def test_the_completion_pause_is_ten_seconds_by_default():
-    assert completion_pause_s(CompletionSettings(), 1.0, work_waiting=False) == 10.0
-
-
-def test_work_that_waits_ends_the_completion_pause():
-    assert completion_pause_s(CompletionSettings(), 1.0, work_waiting=True) == 0.0
-
-
-@pytest.mark.parametrize(("pace", "pause_s"), [(0.0, 0.0), (0.5, 5.0), (3.0, 10.0)])
-def test_pace_shortens_the_completion_pause_and_cannot_stretch_it(pace: float, pause_s: float):
-    assert completion_pause_s(CompletionSettings(), pace, work_waiting=False) == pause_s
-
-
-def test_pauses_below_the_cap_are_added_up():
-    settings = CompletionSettings(celebration_s=1, reflection_s=2, planning_s=0.5)
-    assert completion_pause_s(settings, 1.0, work_waiting=False) == 3.5
-
-
-def test_a_cap_of_zero_removes_the_pause():
-    assert completion_pause_s(CompletionSettings(max_pause_s=0), 1.0, work_waiting=False) == 0.0
