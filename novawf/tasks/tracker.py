@@ -37,6 +37,12 @@ class TaskTracker:
             packed, spec, result, waiting = await pipe.execute()
         if packed is None or spec is None:
             raise NotFound(f"there is no task {task_id}")
+        return self.view(task_id, packed, spec, result, waiting)
+
+    def view(
+        self, task_id: str, packed: str, spec: str, result: str | None, waiting: str | None
+    ) -> dict[str, Any]:
+        """The same from what the store has of the task: for whoever reads many at once."""
         view = self._row(task_id, packed, json.loads(spec))
         events = unpack_history(packed)
         ended = json.loads(result) if result else _quiet_result(events)
