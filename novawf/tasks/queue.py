@@ -143,6 +143,12 @@ class TaskQueue:
             raise Refused(f"task {task_id} is {value or 'gone'}; {rule}")
         if code == -1:
             raise Refused(f"task {task_id} comes after {value}, which is blocked: retry that first")
+        if code == -2:
+            raise Refused(
+                f"task {task_id}: its deadline has passed; submit it anew with a later one"
+            )
+        if code == -3:
+            raise Refused(f"task {task_id} was never approved; submit it anew")
 
     async def _retry_one(
         self, task_id: str, *, outcome: str = "", why: str = "taken up again"
@@ -155,11 +161,11 @@ class TaskQueue:
             (
                 keys.TASK_STATE, keys.TASK_COUNTS, keys.READY, keys.PINNED, keys.WAITING,
                 keys.CASCADE, _wake_list(state.target), keys.todo(state.target or ids.FLEET),
-                keys.DEPENDENTS, keys.DELAYED,
+                keys.DEPENDENTS, keys.DELAYED, keys.DEADLINES,
             ),
             (
                 *self._now(), task_id, retries + 1, outcome, due_ms, *_headline(spec), why,
-                *dict.fromkeys(spec.get("after", ())),
+                "1" if spec.get("approval") else "0", *dict.fromkeys(spec.get("after", ())),
             ),
         )  # fmt: skip
         return reply[0], reply[1], reply[2] if len(reply) > 2 else ""

@@ -69,9 +69,6 @@ MOMENTS = st.sampled_from(
 PICK = st.integers(0, 2**16)
 LOST = st.sampled_from([0, 0, 0, 1, 2, 3])
 """Which script's reply is lost, counted within one call; 0 is none."""
-RETRY_LOSES_THE_LATE = True
-"""A task that is taken up again after its deadline is claimed by nobody and swept by nobody. Until
-that is mended, nothing is taken up here while a blocked task is late."""
 
 
 @dataclass(eq=False)
@@ -98,6 +95,8 @@ class Task:
     lease_ms: int = 0
     ready_ms: int = 0
     cancel: bool = False
+    needs_approval: bool = False
+    """It was never approved yet."""
     ends: int = 0
     """How often it came to an end, so how many records on completed streams it must have."""
 
@@ -348,6 +347,7 @@ class QueueMachine(RuleBasedStateMachine):
         )
         if approval:
             task.status, task.outcome = "blocked", "awaiting_approval"
+            task.needs_approval = True
         assert task.id not in {other.id for other in self.tasks}
         self.tasks.append(task)
         self.requests[request] = (spec, task)
@@ -609,7 +609,8 @@ class QueueMachine(RuleBasedStateMachine):
     def retry(self, pick: int, lost: int) -> None:
         dead = [task for task in self.tasks if task.dead]
         task = dead[pick % len(dead)]
-        if any(before.dead for before in task.after):
+        refused = task.needs_approval or task.late(self.clock.now_ms())
+        if refused or any(before.dead for before in task.after):
             with pytest.raises(Refused):
                 self.run(self.queue.retry(task.id))
             return
@@ -620,17 +621,15 @@ class QueueMachine(RuleBasedStateMachine):
     def approve(self, pick: int, lost: int) -> None:
         unapproved = [task for task in self.tasks if task.unapproved]
         task = unapproved[pick % len(unapproved)]
-        if any(before.dead for before in task.after):
+        if task.late(self.clock.now_ms()) or any(before.dead for before in task.after):
             with pytest.raises(Refused):
                 self.run(self.queue.approve(task.id))
             return
+        task.needs_approval = False
         self.take_up(task, lambda: self.queue.approve(task.id), lost)
 
     def take_up(self, task: Task, call: Callable[[], Coroutine[Any, Any, Any]], lost: int) -> None:
         """A blocked task goes on, and what was blocked by it."""
-        now_ms = self.clock.now_ms()
-        if RETRY_LOSES_THE_LATE and any(t.late(now_ms) for t in self.tasks if not t.open):
-            return
         unswept = [
             other for other in self.tasks
             if other.status == "pending" and any(before.dead for before in other.after)
