@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from redis.exceptions import ResponseError
 
 from novawf.clock import Clock
+from novawf.errors import Refused
 from novawf.store.scripts import load_script
+from novawf.streams.archive_streams import StreamArchive
 from novawf.streams.catalogue import protocol
 from novawf.streams.config import StreamSettings
 from novawf.streams.entry import id_order, next_id
@@ -49,10 +51,18 @@ class Trimmed(NamedTuple):
 class Trimmer:
     """Trims all streams of the protocol."""
 
-    def __init__(self, redis: Redis, clock: Clock, settings: StreamSettings) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        clock: Clock,
+        settings: StreamSettings,
+        archive: StreamArchive | None = None,
+    ) -> None:
         self.redis: Any = redis
         self.clock = clock
         self.settings = settings
+        self.archive = archive
+        """Where entries go before they are removed; None: nowhere."""
 
     async def trim(self, novas: Iterable[str]) -> Trimmed:
         """One round over the streams of these Novas and of the fleet. Raises redis' errors."""
@@ -64,9 +74,15 @@ class Trimmer:
             keep_from = oldest_kept
             if first is not None and id_order(first.id) < id_order(oldest_kept):
                 keep_from = first.id
-            gone = await self.redis.execute_command("XTRIM", stream, "MINID", "=", keep_from)
+            gone = await self._trim_to(stream, keep_from)
             left = lengths[stream] - gone
-            if left > self.settings.max_length:
+            if self.archive is not None and left > self.settings.max_length:
+                excess = left - self.settings.max_length
+                more = await self._trim_to(stream, first.id if first else None, excess)
+                gone, left = gone + more, left - more
+            # What cannot be archived, or not as fast as it comes, goes without: memory is bounded.
+            most = self.settings.max_length * (1 if self.archive is None else 2)
+            if left > most:
                 more = await self._shorten(stream, first)
                 gone, left = gone + more, left - more
             removed += gone
@@ -76,6 +92,18 @@ class Trimmer:
             ):
                 held[stream] = first.group
         return Trimmed(removed, held)
+
+    async def _trim_to(self, stream: str, keep_from: str | None, most: int | None = None) -> int:
+        """Remove entries before an id, at most so many, once they are archived; how many."""
+        if self.archive is not None:
+            try:
+                keep_from = await self.archive.keep(stream, keep_from, most)
+            except Refused as error:
+                log.error("%s is not trimmed by age: %s", stream, error)
+                return 0
+        if keep_from is None:
+            return 0
+        return int(await self.redis.execute_command("XTRIM", stream, "MINID", "=", keep_from))
 
     async def _lengths(self, streams: Sequence[str]) -> dict[str, int]:
         """Streams that hold anything, and how much. A key of another type is none of ours."""

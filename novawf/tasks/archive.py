@@ -147,7 +147,7 @@ class Archive(ArchiveReader):
                 low = max(0, self._rank - PAGE + 1)
                 for batch in await self._due(low, self._rank, cutoff_ms):
                     rows = await self._read(batch)
-                    took, written = await _in_thread(partial(self._write, rows))
+                    took, written = await in_thread(partial(self._write, rows))
                     size, tasks = size + took, tasks + await self._forget(written)
                 self._rank = low - 1
                 if self._rank >= 0 and monotonic_s() >= until_s:
@@ -266,13 +266,13 @@ class Archive(ArchiveReader):
         if self.logs is None:
             return 0
         age_s = self.settings.retention_h * 3600
-        candidates = await _in_thread(partial(_old_logs, self.logs, self.clock.wall_s() - age_s))
+        candidates = await in_thread(partial(_old_logs, self.logs, self.clock.wall_s() - age_s))
         removed = 0
         for start in range(0, len(candidates), PAGE):
             some = candidates[start : start + PAGE]
             states = await self.redis.hmget(keys.TASK_STATE, [task_id for task_id, _ in some])
             gone = [path for (_, path), state in zip(some, states, strict=True) if state is None]
-            removed += await _in_thread(partial(_unlink, gone))
+            removed += await in_thread(partial(_unlink, gone))
         return removed
 
 
@@ -299,7 +299,7 @@ def _unlink(paths: Sequence[Path]) -> int:
     return removed
 
 
-async def _in_thread(work: Callable[[], _T]) -> _T:
+async def in_thread(work: Callable[[], _T]) -> _T:
     """Run it in a thread and wait for its end, also when cancelled: we hold the lock for it."""
     running = asyncio.ensure_future(asyncio.to_thread(work))
     try:
