@@ -20,7 +20,7 @@ import os
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from novawf import fleet_view, ids
 from novawf.clock import Clock, SystemClock, monotonic_s
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from novawf.tasks.model import TaskSpec
     from novawf.tasks.queue import Admission, TaskQueue
+    from novawf.tasks.schedules import Scheduler
 
 FIRST_PAUSE_S = 0.005
 LAST_PAUSE_S = 0.25
@@ -291,6 +292,79 @@ class Fleet:
         with translate_errors(self.address):
             await (await self._writer()).approve(task_id)
 
+    # -- signals and schedules --------------------------------------------------------------------
+
+    async def wake(
+        self,
+        nova: str | None,
+        text: str,
+        *,
+        sender: str = "client",
+        priority: str | None = None,
+        work: Mapping[str, Any] | None = None,
+        request_id: str | None = None,
+    ) -> dict[str, str]:
+        """Send a wake signal to a Nova, or (None) to whoever is free: `{"stream", "id"}`.
+
+        Without a `priority` the fleet's rules decide what it is. `work`: fields of a task, such as
+        `argv`. With no fleet running it waits for one. A repeat with the same `request_id` is the
+        same signal. Raises InvalidSignal, NotFound.
+        """
+        from novawf.streams.signals import message  # noqa: PLC0415 - few callers need it
+
+        fields = message(
+            text,
+            sender=sender,
+            priority=priority,
+            work=work,
+            request_id=request_id or ids.request_id(),
+        )
+        await self._check_known(nova)
+        stream = keys.PRIORITY_ALERTS if nova is None else keys.coordination(nova)
+        with translate_errors(self.address):
+            return {"stream": stream, "id": await self.redis.xadd(stream, fields)}
+
+    async def suggestions(self) -> list[dict[str, Any]]:
+        """Low and background signals that are no tasks yet, the oldest first."""
+        from novawf.streams.suggestions import suggestions  # noqa: PLC0415 - few callers need it
+
+        with translate_errors(self.address):
+            return await suggestions(self.redis, self.clock)
+
+    async def schedule(
+        self,
+        name: str,
+        cron: str,
+        task: TaskSpec | Mapping[str, Any],
+        *,
+        tz: str = "UTC",
+        overlap: Literal["skip", "queue"] = "skip",
+        replace: bool = False,
+    ) -> dict[str, Any]:
+        """Submit a task again and again, by a cron expression; answers as `schedules` does.
+
+        `overlap`: whether a run is left out while the last one's task has not ended. Raises
+        InvalidSchedule, InvalidTask, NotFound, and Refused when `name` means something else, unless
+        `replace`.
+        """
+        spec = _spec(task)
+        await self._check_known(spec.nova)
+        with translate_errors(self.address):
+            kept = await (await self._scheduler()).add(
+                name, cron, spec, tz=tz, overlap=overlap, replace_it=replace
+            )
+        return kept.to_dict()
+
+    async def schedules(self) -> list[dict[str, Any]]:
+        """All schedules, by name, with when they are due and what became of the last run."""
+        with translate_errors(self.address):
+            return [one.to_dict() for one in await (await self._scheduler()).schedules()]
+
+    async def unschedule(self, name: str) -> None:
+        """Forget a schedule; its tasks stay. Raises NotFound."""
+        with translate_errors(self.address):
+            await (await self._scheduler()).remove(name)
+
     def log_path(self, task_id: str, attempt: int) -> Path:
         """Where the output of one attempt is, on the machine that ran it."""
         return self.home / "logs" / "tasks" / f"{task_id}.{attempt}.log"
@@ -382,6 +456,11 @@ class Fleet:
             settings = TaskSettings() if retries is None else TaskSettings(retries=retries)
             self._queue = TaskQueue(self.redis, self.clock, settings)
         return self._queue
+
+    async def _scheduler(self) -> Scheduler:
+        from novawf.tasks.schedules import Scheduler  # noqa: PLC0415 - few callers need it
+
+        return Scheduler(await self._writer())
 
 
 def _spec(task: TaskSpec | Mapping[str, Any]) -> TaskSpec:

@@ -82,9 +82,9 @@ def boot_id() -> str:
         return ""
 
 
-def local_hour() -> int:
-    """Hour of the day, 0 to 23, where this machine thinks it is."""
-    return time.localtime().tm_hour
+def local_hour(unix_s: float | None = None) -> int:
+    """Hour of the day, 0 to 23, where this machine thinks it is; now, or at another time."""
+    return time.localtime(unix_s).tm_hour
 
 
 def monotonic_s() -> float:

@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from novawf.cli import control, doctor, importing, lifecycle, logs, submit, tasks, view, why
+from novawf.cli import (
+    control,
+    doctor,
+    importing,
+    lifecycle,
+    logs,
+    schedules,
+    signals,
+    submit,
+    tasks,
+    view,
+    why,
+)
 from novawf.cli.command import (
     HomeOption,
     Invocation,
@@ -46,7 +58,10 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True, epilog=example_text(_EXAMPLES))(start)
-    for group in (lifecycle, view, why, submit, importing, tasks, logs, control, doctor):
+    groups = (
+        lifecycle, view, why, submit, importing, schedules, signals, tasks, logs, control, doctor,
+    )  # fmt: skip
+    for group in groups:
         group.register(app)
     return app
 

@@ -112,7 +112,7 @@ async def submit(
         "executor": executor,
         "argv": argv or None,
         "callable": python,
-        "args": None if args is None else _json_array(args),
+        "args": None if args is None else json_array(args),
         "priority": priority,
         "nova": nova,
         "after": after or None,
@@ -120,7 +120,7 @@ async def submit(
         "timeout_s": timeout,
         "retries": retries,
         "cwd": working_directory(cwd, runs_command=bool(argv)),
-        "env": _environment(env or ()),
+        "env": environment(env or ()),
         "dedupe": dedupe,
         "prompt": prompt,
         "accept": accept,
@@ -128,7 +128,7 @@ async def submit(
         "approval": approval or None,
         "budget_usd": budget_usd,
     }
-    spec = _validated({name: value for name, value in fields.items() if value is not None})
+    spec = validated({name: value for name, value in fields.items() if value is not None})
     async with call.fleet() as fleet:
         task_id = await fleet.submit(spec)
         if wait:
@@ -144,7 +144,8 @@ def working_directory(given: str | None, *, runs_command: bool) -> str | None:
     return os.getcwd() if runs_command else None  # noqa: PTH109 - pathlib asks the same way
 
 
-def _validated(fields: dict[str, Any]) -> TaskSpec:
+def validated(fields: dict[str, Any]) -> TaskSpec:
+    """The task that flags describe; its title is its work unless given. Raises InvalidTask."""
     from novawf.tasks.model import TaskSpec  # noqa: PLC0415 - see the package's docstring
 
     if "title" not in fields:
@@ -163,7 +164,8 @@ def _title(fields: dict[str, Any]) -> str:
     return line if len(line) <= TITLE_CHARACTERS else line[: TITLE_CHARACTERS - 1] + "…"
 
 
-def _json_array(text: str) -> list[Any]:
+def json_array(text: str) -> list[Any]:
+    """The value of `--args`. Raises InvalidTask."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -173,7 +175,8 @@ def _json_array(text: str) -> list[Any]:
     return value
 
 
-def _environment(settings: Sequence[str]) -> dict[str, str] | None:
+def environment(settings: Sequence[str]) -> dict[str, str] | None:
+    """The values of `--env`. Raises InvalidTask."""
     pairs = {}
     for setting in settings:
         name, sign, value = setting.partition("=")

@@ -17,9 +17,9 @@ from novawf.errors import InvalidSignal, InvalidTask
 from novawf.store import keys
 from novawf.store.scripts import load_script
 from novawf.streams.signals import Signal, parse_signal, task_of
-from novawf.streams.suggestions import Suggestions, count_field
+from novawf.streams.suggestions import Suggestions, count_field, suggestions
 from novawf.streams.wake_config import WakeSettings
-from novawf.streams.wake_signals import Classification, Context, Rules, classify
+from novawf.streams.wake_signals import SUGGESTED, Classification, Context, Rules, classify
 from novawf.tasks.queue import TaskQueue
 
 _SEEN = load_script("novawf.streams", "signal_seen")
@@ -27,7 +27,6 @@ _SEEN = load_script("novawf.streams", "signal_seen")
 SUGGESTION = "suggestion"
 """What `accept` answers for a signal that became none of the queue's tasks."""
 
-SUGGESTED_TIERS = frozenset({"low", "background"})
 SEEN_KEPT = 4000
 """Signals remembered for counting repetitions: about half a megabyte."""
 
@@ -62,7 +61,7 @@ class SignalIntake:
         identity = f"signal|{signal.request_id}" if signal.request_id else f"{stream}|{entry_id}"
         found = await self._classify(signal, identity)
         origin = {"stream": stream, "entry_id": entry_id}
-        if found.tier in SUGGESTED_TIERS:
+        if found.tier in SUGGESTED:
             spec = task_of(signal, found, nova, origin, None)
             await self.suggestions.keep(identity, spec, signal, found, origin)
             return SUGGESTION
@@ -84,7 +83,7 @@ class SignalIntake:
 
     async def list_suggestions(self) -> list[dict[str, Any]]:
         """Low and background signals that are no tasks yet, the oldest first."""
-        return await self.suggestions.rows()
+        return await suggestions(self.queue.redis, self.queue.clock)
 
     async def _classify(self, signal: Signal, identity: str) -> Classification:
         repeated = 1

@@ -89,6 +89,33 @@ def parse_signal(fields: Mapping[str, str]) -> Signal:
     )
 
 
+def message(
+    text: str,
+    *,
+    sender: str,
+    request_id: str,
+    priority: str | None = None,
+    work: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
+    """The fields of a message that `parse_signal` reads. Raises InvalidSignal for a bad one.
+
+    `request_id` makes two entries with the same one a single signal. `work`: fields of a task.
+    """
+    fields = {"message": text, "sender": sender, "request_id": request_id}
+    if priority is not None:
+        fields["priority"] = priority
+    for name, value in (work or {}).items():
+        if name not in WORK_FIELDS:
+            raise InvalidSignal(name, "is not a field of a task that a signal may carry")
+        fields[name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    signal = parse_signal(fields)
+    try:
+        work_spec({"title": "x", **signal.work})
+    except InvalidTask as error:
+        raise InvalidSignal(error.field, error.rule) from None
+    return fields
+
+
 def task_of(
     signal: Signal,
     found: Classification,

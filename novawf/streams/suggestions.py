@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from novawf.clock import iso
+from novawf.clock import Clock, iso
 from novawf.errors import CorruptState, InvalidSignal, InvalidTask
 from novawf.store import keys
 from novawf.store.scripts import load_script
@@ -23,6 +23,9 @@ from novawf.streams.wake_config import WakeSettings
 from novawf.streams.wake_signals import Classification
 from novawf.tasks.model import TaskSpec
 from novawf.tasks.queue import TaskQueue
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 log = logging.getLogger("novawf.streams")
 
@@ -49,7 +52,7 @@ class _Member(NamedTuple):
 
 
 class Suggestions:
-    """Keeps, lists and promotes suggestions."""
+    """Keeps and promotes suggestions."""
 
     def __init__(self, queue: TaskQueue, settings: WakeSettings, load: Callable[[], float]) -> None:
         self.queue = queue
@@ -76,6 +79,7 @@ class Suggestions:
             "text": signal.text,
             "sender": signal.sender,
             "tier": found.tier,
+            "delay_s": found.delay_s,
             "nova": spec.nova,
             "rule": found.summary(),
             **origin,
@@ -104,31 +108,6 @@ class Suggestions:
             ),
         )  # fmt: skip
         return bool(kept)
-
-    async def rows(self) -> list[dict[str, Any]]:
-        """All suggestions, the oldest first. Times are ISO 8601; `due_at`: may be work then."""
-        clock = self.queue.clock
-        skew_s = clock.wall_s() - clock.now_ms() / 1000
-        found: list[dict[str, Any]] = []
-        scored = await self.redis.zrange(keys.SUGGESTIONS, 0, -1, withscores=True)
-        members = [(_member(packed), int(score)) for packed, score in scored]
-        for start in range(0, len(members), _PAGE):
-            page = members[start : start + _PAGE]
-            texts = await self.redis.hmget(
-                keys.SUGGESTION_TEXT, [member.identity for member, _ in page]
-            )
-            for (member, arrived_ms), packed in zip(page, texts, strict=True):
-                if packed is None:
-                    continue
-                row = json.loads(packed)
-                task = row.pop("task")
-                due_ms = arrived_ms + self._delays_ms[member.tier]
-                row["text"] = row.get("text") or task["description"]
-                row["due_at"] = iso(due_ms / 1000 + skew_s)
-                row["has_work"] = member.kind == "work"
-                row["error"] = row.get("error")
-                found.append(row)
-        return found
 
     async def promote_due(self) -> list[str]:
         """Make one due suggestion work for each Nova that is idle and one for the idle fleet.
@@ -204,6 +183,29 @@ class Suggestions:
             pipe.zadd(keys.SUGGESTIONS, {member._replace(kind="refused").packed(): arrived_ms})
             pipe.hset(keys.SUGGESTION_TEXT, member.identity, json.dumps({**record, "error": error}))
             await pipe.execute()
+
+
+async def suggestions(redis: Redis, clock: Clock) -> list[dict[str, Any]]:
+    """All suggestions, the oldest first. Times are ISO 8601; `due_at`: may be work from then on."""
+    client: Any = redis
+    skew_s = clock.wall_s() - clock.now_ms() / 1000
+    found: list[dict[str, Any]] = []
+    scored = await client.zrange(keys.SUGGESTIONS, 0, -1, withscores=True)
+    for start in range(0, len(scored), _PAGE):
+        page = [(_member(packed), score) for packed, score in scored[start : start + _PAGE]]
+        names = [member.identity for member, _ in page]
+        texts = await client.hmget(keys.SUGGESTION_TEXT, names)
+        for (member, arrived_ms), packed in zip(page, texts, strict=True):
+            if packed is None:
+                continue
+            row = json.loads(packed)
+            task, delay_s = row.pop("task"), row.pop("delay_s")
+            row["text"] = row.get("text") or task["description"]
+            row["due_at"] = iso(arrived_ms / 1000 + delay_s + skew_s)
+            row["has_work"] = member.kind == "work"
+            row["error"] = row.get("error")
+            found.append(row)
+    return found
 
 
 def count_field(tier: str, disposition: str) -> str:

@@ -19,6 +19,9 @@ from novawf.streams.wake_config import WakeSettings, compile_pattern, hours_of
 TIERS = ("background", "low", "medium", "high", "critical")
 """The tiers by level: a step of escalation is one place."""
 
+SUGGESTED = frozenset({"low", "background"})
+"""Tiers whose signals are suggestions first; the others become tasks."""
+
 ORDER = ("critical", "high", "background", "low", "medium")
 """In which order the tiers' patterns are tried: what is urgent first, then the special kinds of
 work, then work as such, whose words ("update", "add") occur in most texts."""
