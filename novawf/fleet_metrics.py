@@ -27,6 +27,9 @@ from novawf.limits.ledger import Outcome, Windows
 from novawf.safety.gate import GateView, parse_gate
 from novawf.store import keys
 from novawf.store.connect import StoreAddress, connect_sync, translate_errors
+from novawf.streams.catalogue import consumed
+from novawf.streams.lag import ask_groups, ask_rest, judge_groups, judge_rest
+from novawf.streams.quarantine import quarantine_counts
 from novawf.tasks.model import TIER_MS, Status
 from novawf.tasks.state import TaskState
 from novawf.telemetry.counters import latency, number, restarts
@@ -68,6 +71,9 @@ class Snapshot:
     counts: Mapping[str, str]
     depth: Mapping[str, int]
     streams: Mapping[str, int]
+    lags: Mapping[str, int]
+    """Stream that the fleet reads → entries it has not consumed."""
+    quarantined: Mapping[str, int]
     minute_used: int
     hour_used: int
     in_use: int
@@ -83,7 +89,7 @@ def serve_metrics(store: StoreAddress, clock_offset_ms: int, host: str, port: in
 
 
 def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> Snapshot:
-    """Ask the store, in two round trips and one per thousand queued tasks.
+    """Ask the store, in three round trips and one per thousand queued tasks.
 
     `store` is named in errors. Raises StoreUnreachable and its like.
     """
@@ -97,6 +103,7 @@ def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> S
             pipe.hgetall(keys.GATE)
             pipe.hgetall(keys.TASK_COUNTS)
             pipe.hgetall(keys.LIMIT_COUNTS)
+            pipe.hgetall(keys.SIGNAL_COUNTS)
             # The windows of peek.lua, which needs the limits themselves and so a second look.
             for window_ms in (windows.minute_ms, windows.hour_ms):
                 from_ms = now_ms - window_ms - windows.start_within_ms
@@ -104,15 +111,16 @@ def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> S
             pipe.zcount(keys.LIMIT_LEASES, f"({now_ms}", "+inf")
             pipe.zcard(keys.READY)
             pipe.zcard(keys.PINNED)
-            fleet, children, beating, held, counts, outcomes, minute, hour, in_use, *ready = (
-                pipe.execute()
-            )
+            replies = pipe.execute()
+        fleet, children, beating, held, counts, outcomes, signals, *figures = replies
+        minute, hour, in_use, *ready = figures
         records = _parsed(children, ChildRecord.from_json)
         beats = _parsed(beating, NovaBeat.from_json)
         gate = _gate(held)
         rows = novas(records, beats, now_ms, 0.0, gate.paused_novas if gate else frozenset())
         names = [row["id"] for row in rows]
-        depth, streams = _depth_and_streams(redis, sum(ready), names)
+        depth = _depth(redis, sum(ready))
+        streams, lags = _streams(redis, names)
     return Snapshot(
         document=_object(fleet.get("document", "")),
         novas=tuple(rows),
@@ -123,6 +131,8 @@ def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> S
         counts=counts,
         depth=depth,
         streams=streams,
+        lags=lags,
+        quarantined=quarantine_counts(signals),
         minute_used=minute,
         hour_used=hour,
         in_use=in_use,
@@ -142,12 +152,7 @@ def families(at: Snapshot) -> Iterator[Metric]:
     for child, cause, count in _restarts(at):
         restarted.add_metric((child, cause), count)
     yield restarted
-    lengths = GaugeMetricFamily(
-        "novawf_stream_length", "Entries of a protocol stream.", labels=("stream",)
-    )
-    for stream, length in at.streams.items():
-        lengths.add_metric((stream,), length)
-    yield lengths
+    yield from _stream_families(at)
     store = at.document.get("store")
     if isinstance(store, dict) and "loss_window_s" in store:
         window_s = store["loss_window_s"]
@@ -258,6 +263,27 @@ def _safety_families(at: Snapshot) -> Iterable[Metric]:
     return paused, stop
 
 
+def _stream_families(at: Snapshot) -> Iterable[Metric]:
+    lengths = GaugeMetricFamily(
+        "novawf_stream_length", "Entries of a protocol stream.", labels=("stream",)
+    )
+    for stream, length in at.streams.items():
+        lengths.add_metric((stream,), length)
+    lags = GaugeMetricFamily(
+        "novawf_stream_lag",
+        "Entries that the fleet has not consumed, of a stream that it reads.",
+        labels=("stream",),
+    )
+    for stream, lag in at.lags.items():
+        lags.add_metric((stream,), lag)
+    refused = CounterMetricFamily(
+        "novawf_stream_quarantined", "Entries refused, with their reason.", labels=("stream",)
+    )
+    for stream, count in at.quarantined.items():
+        refused.add_metric((stream,), count)
+    return lengths, lags, refused
+
+
 def _restarts(at: Snapshot) -> Iterator[tuple[str, str, int]]:
     """Restarts by cause; of a child whose causes nobody counted, the supervisor's own number."""
     counted = sorted(restarts(at.counts))
@@ -268,29 +294,47 @@ def _restarts(at: Snapshot) -> Iterator[tuple[str, str, int]]:
             yield child, "unknown", record.restarts
 
 
-def _depth_and_streams(
-    redis: Redis, depth: int, names: list[str]
-) -> tuple[dict[str, int], dict[str, int]]:
-    streams = [keys.WORK_QUEUE]
+def _depth(redis: Redis, depth: int) -> dict[str, int]:
+    if depth > TIERS_UP_TO:
+        return {"all": depth}
+    tiers = dict.fromkeys(TIER_MS, 0)
+    if depth:
+        with redis.pipeline(transaction=False) as pipe:
+            pipe.zrange(keys.READY, 0, -1)
+            pipe.zrange(keys.PINNED, 0, -1)
+            ready, pinned = pipe.execute()
+        for tier, count in _tiers(redis, [*ready, *(m.rsplit("|", 1)[1] for m in pinned)]).items():
+            tiers[tier] = tiers.get(tier, 0) + count
+    return tiers
+
+
+def _streams(redis: Redis, names: list[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """Length and lag of streams; what is no stream has neither."""
+    read = consumed(names)
+    streams = [*read, keys.QUARANTINE, keys.ENTERPRISE_METRICS]
     for name in (ids.FLEET, *names):
         streams += (keys.todo(name), keys.progress(name), keys.completed(name))
-    by_tier = 0 < depth <= TIERS_UP_TO
     with redis.pipeline(transaction=False) as pipe:
         for stream in streams:
             pipe.xlen(stream)
-        if by_tier:
-            pipe.zrange(keys.READY, 0, -1)
-            pipe.zrange(keys.PINNED, 0, -1)
-        replies = pipe.execute()
-    lengths = {name: length for name, length in zip(streams, replies, strict=False) if length}
-    if depth > TIERS_UP_TO:
-        return {"all": depth}, lengths
-    tiers = dict.fromkeys(TIER_MS, 0)
-    if by_tier:
-        ready, pinned = replies[-2:]
-        for tier, count in _tiers(redis, [*ready, *(m.rsplit("|", 1)[1] for m in pinned)]).items():
-            tiers[tier] = tiers.get(tier, 0) + count
-    return tiers, lengths
+        ask_groups(pipe, read)
+        replies = pipe.execute(raise_on_error=False)
+    lengths = {
+        name: length
+        for name, length in zip(streams, replies, strict=False)
+        if isinstance(length, int)
+    }
+    groups = dict(zip(read, replies[len(streams) :], strict=True))
+    lags = {}
+    for stream in (name for name in read if name in lengths):
+        lag = judge_groups(lengths[stream], groups[stream])
+        if lag.undelivered is None:
+            with redis.pipeline(transaction=False) as pipe:
+                ask_rest(pipe, stream, lag)
+                (rest,) = pipe.execute(raise_on_error=False)
+            lag = lag._replace(undelivered=judge_rest(lengths[stream], rest))
+        lags[stream] = lag.total or 0
+    return {name: length for name, length in lengths.items() if length}, lags
 
 
 def _tiers(redis: Redis, task_ids: list[str]) -> dict[str, int]:

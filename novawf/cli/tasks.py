@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
         "novawf tasks",
         "novawf tasks --status blocked --nova torch",
         "novawf tasks --json | jq -r '.[].task_id'",
+        "novawf tasks --quarantined  # what others put into streams and nobody could use",
     )(tasks)
     command(app, "task", "novawf task TORCH-1760000000-00002a", "novawf task ID --json")(task)
     command(app, "cancel", "novawf cancel TORCH-1760000000-00002a")(cancel)
@@ -40,8 +41,16 @@ async def tasks(
         str | None, typer.Option(metavar="NAME", help="Aimed at this Nova, or in its hands.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.")] = None,
+    quarantined: Annotated[
+        bool, typer.Option("--quarantined", help="Stream entries that were refused, instead.")
+    ] = False,
 ) -> None:
     """List tasks, the oldest first."""
+    if quarantined:
+        if status is not None or nova is not None:
+            raise UserError("--quarantined: refused entries have no status and no Nova")
+        await _quarantined(call, limit)
+        return
     if status is not None and status not in STATUSES:
         raise UserError(f"--status: {status!r} is unknown; known are {', '.join(STATUSES)}")
     async with call.fleet() as fleet:
@@ -50,6 +59,16 @@ async def tasks(
         call.out.show(rows, table(_COLUMNS, map(_row, rows)))
     else:
         call.out.note("no such tasks")
+
+
+async def _quarantined(call: Invocation, limit: int | None) -> None:
+    async with call.fleet() as fleet:
+        rows = await fleet.quarantined(limit)
+    if call.json or rows:
+        shown = [(row["at"], row["stream"], row["id"], row["reason"]) for row in rows]
+        call.out.show(rows, table(("AT", "STREAM", "ENTRY", "REASON"), shown))
+    else:
+        call.out.note("nothing was refused")
 
 
 async def task(call: Invocation, task_id: _TaskId) -> None:

@@ -101,6 +101,8 @@ class StreamService:
         self.store = store
         self._routes = {route.stream: route for route in routes}
         self._tries: dict[tuple[str, str], Tries] = {}
+        self._accepted: set[tuple[str, str]] = set()
+        """Handled, and not known to be acknowledged: only that is left to do."""
         self._take_own = True  # a former life may have left something
         self._look_at_s = 0.0
         self._said: dict[str, float] = {}
@@ -147,6 +149,7 @@ class StreamService:
         if self._take_own or due:
             await self._recover(0.0, own=True)
             self._take_own = False
+            self._accepted.clear()  # whatever was pending of them is acknowledged now
             for key in due:
                 if key in self._tries and self._tries[key].after_s <= now_s:
                     del self._tries[key]  # it is not pending any more: its stream is gone, say
@@ -173,7 +176,7 @@ class StreamService:
                     done.append(entries[at].id)
                 at += 1
             if done:
-                await self.reader.acknowledge(stream, done)
+                await self._acknowledge(stream, done)
 
     async def _recover(self, idle_s: float, *, own: bool) -> None:
         """Take what was delivered and not acknowledged, one by one: so it is the entry that kills
@@ -196,6 +199,9 @@ class StreamService:
 
     async def _recover_one(self, pending: Pending, idle_s: float) -> None:
         key = (pending.stream, pending.id)
+        if key in self._accepted:
+            await self._acknowledge(pending.stream, [pending.id])
+            return
         # What this life knows counts: a claim whose reply was lost began no handling.
         tries = self._tries.setdefault(key, Tries(pending.deliveries))
         if tries.begun >= self.settings.poison_after:
@@ -209,7 +215,11 @@ class StreamService:
             return
         tries.begun += 1
         if await self._handle(entry):
-            await self.reader.acknowledge(entry.stream, [entry.id])
+            await self._acknowledge(entry.stream, [entry.id])
+
+    async def _acknowledge(self, stream: str, entry_ids: Sequence[str]) -> None:
+        await self.reader.acknowledge(stream, entry_ids)
+        self._accepted.difference_update((stream, entry_id) for entry_id in entry_ids)
 
     # -- handling ---------------------------------------------------------------------------------
 
@@ -231,6 +241,7 @@ class StreamService:
             await self._failed(entry, error)
             return False
         self._tries.pop(key, None)
+        self._accepted.add(key)
         return True
 
     async def _failed(self, entry: Entry, error: Exception) -> None:

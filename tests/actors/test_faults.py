@@ -77,7 +77,7 @@ def test_a_nova_goes_on_from_its_kept_state(fleet: FleetProcess) -> None:
     assert fleet.nova("torch")["cycles"] >= before["cycles"]
 
 
-@pytest.mark.parametrize("actor", ["safety", "limiter", "metrics"])
+@pytest.mark.parametrize("actor", ["safety", "limiter", "metrics", "streams"])
 def test_a_killed_shared_actor_is_back_and_work_goes_on(fleet: FleetProcess, actor: str) -> None:
     def record() -> dict[str, Any]:
         return next(a for a in fleet.status()["actors"] if a["name"] == actor)

@@ -22,7 +22,9 @@ def test_every_nova_listens_and_is_up_in_the_metrics(fleet: FleetProcess) -> Non
     status = fleet.status()
     assert [nova["id"] for nova in status["novas"]] == ["echo", "helix", "torch"]
     assert all(nova["listening"] and nova["alive"] for nova in status["novas"])
-    assert {actor["name"] for actor in status["actors"]} == {"limiter", "metrics", "safety"}
+    assert {actor["name"] for actor in status["actors"]} == {
+        "limiter", "metrics", "safety", "streams",
+    }  # fmt: skip
     for name in ("torch", "echo", "helix"):
         assert f'novawf_nova_up{{nova="{name}"}} 1.0' in metrics(fleet)
 

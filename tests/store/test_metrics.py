@@ -26,6 +26,7 @@ from novawf.safety.gate import Gate
 from novawf.safety.verdict import safe
 from novawf.store import keys
 from novawf.store.connect import StoreAddress, connect_sync
+from novawf.streams.catalogue import GROUP
 from novawf.tasks.claims import Claim, Claimant, Measured, take_identity
 from novawf.tasks.config import TaskSettings
 from novawf.tasks.ending import Ending
@@ -335,12 +336,42 @@ async def test_streams_that_exist_show_their_length(
     assert seen("stream_length", stream="nova.tasks.fleet.completed") is None
 
 
+async def test_streams_that_are_read_show_how_far_behind_the_fleet_is(
+    redis: Redis, scrape: Any
+) -> None:
+    """Not delivered and not acknowledged both count, also where the store cannot tell itself."""
+    work = keys.WORK_QUEUE
+    entries = [await redis.xadd(work, {"n": n}) for n in range(5)]
+    assert scrape()("stream_lag", stream=work) == 5
+    await redis.xgroup_create(work, GROUP, id="0")
+    await redis.xreadgroup(GROUP, "me", {work: ">"}, count=2)
+    await redis.xack(work, GROUP, entries[0])
+    assert scrape()("stream_lag", stream=work) == 4
+    await redis.xdel(work, entries[3])
+    assert scrape()("stream_lag", stream=work) == 3
+    assert scrape()("stream_lag", stream=keys.PRIORITY_ALERTS) == 0, "no such stream"
+
+
+async def test_refused_entries_are_counted_by_stream(redis: Redis, scrape: Any) -> None:
+    """A producer that writes nonsense shows."""
+    await redis.hset(keys.SIGNAL_COUNTS, mapping={"quarantined:s": "3", "high:task": "1"})
+    assert scrape()("stream_quarantined_total", stream="s") == 3
+
+
+async def test_a_key_that_is_no_stream_hides_nothing_else(redis: Redis, scrape: Any) -> None:
+    """It has no length; the others have."""
+    await redis.set(keys.WORK_QUEUE, "x")
+    await redis.xadd(keys.PRIORITY_ALERTS, {"n": 1})
+    assert scrape()("stream_length", stream=keys.WORK_QUEUE) is None
+    assert scrape()("stream_length", stream=keys.PRIORITY_ALERTS) == 1
+
+
 async def test_a_scrape_sends_reads_only(redis: Redis, clock: ManualClock, scrape: Any) -> None:
     await admit(redis, clock)
     await redis.config_resetstat()
     scrape()
     commands = {name.removeprefix("cmdstat_") for name in await redis.info("commandstats")}
-    reads = {"hgetall", "zcount", "zcard", "xlen", "zrange", "hmget"}
+    reads = {"hgetall", "zcount", "zcard", "xlen", "xinfo|groups", "zrange", "hmget"}
     assert commands <= reads | {"client|setname", "config|resetstat"}
 
 

@@ -62,6 +62,33 @@ async def test_each_entry_counts_once_whatever_is_lost(
     assert await quarantined(world.redis) == []
 
 
+async def test_acknowledgements_that_are_lost_again_and_again_are_no_tries(
+    world: StreamWorld, proxy: LosingProxy
+) -> None:
+    """An entry that was taken in has only to be acknowledged, however long that takes."""
+    handled: list[str] = []
+
+    class Handler:
+        async def accept(
+            self, stream: str, entry_id: str, fields: dict[str, str], nova: str | None
+        ) -> str:
+            handled.append(entry_id)
+            proxy.lose("XACK", "request")
+            return "seen"
+
+    service = world.service(handler=Handler())
+    entry_id = await world.add(name="x")
+    world.run(service)
+    for _ in range(6):
+        await until(proxy.lost.is_set)
+        proxy.lose("XACK", "request")
+    await until(proxy.lost.is_set)
+    await world.settled()
+    assert handled == [entry_id]
+    assert await quarantined(world.redis) == []
+    assert service._accepted == set()
+
+
 @pytest.mark.parametrize("what", ["reply", "request"])
 async def test_a_refused_entry_is_quarantined_once_whatever_is_lost(
     world: StreamWorld, proxy: LosingProxy, what: What

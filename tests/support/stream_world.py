@@ -88,11 +88,11 @@ class StreamWorld:
         """Titles of all tasks in the order of their admission."""
         return [row["title"] for row in await self.tracker.list()]
 
-    async def admitted(self, count: int, timeout_s: float = 5.0) -> list[str]:
+    async def admitted(self, count: int, timeout_s: float = 15.0) -> list[str]:
         """The titles, once there are so many tasks."""
 
         async def enough() -> bool:
-            return len(await self.titles()) >= count
+            return int(await self.redis.zcard(keys.TASK_ORDER)) >= count
 
         await until(enough, timeout_s, what=f"{count} admitted tasks")
         return await self.titles()
@@ -109,7 +109,7 @@ class StreamWorld:
     async def pending(self, stream: str = keys.WORK_QUEUE) -> int:
         return int((await self.redis.xpending(stream, GROUP))["pending"])
 
-    async def settled(self, stream: str = keys.WORK_QUEUE, timeout_s: float = 5.0) -> None:
+    async def settled(self, stream: str = keys.WORK_QUEUE, timeout_s: float = 15.0) -> None:
         """Wait until everything in a stream was delivered and acknowledged."""
 
         async def done() -> bool:

@@ -42,6 +42,8 @@ def series() -> dict[str, set[str]]:
         counts={},
         depth={"medium": 1},
         streams={"nova.tasks.torch.todo": 1},
+        lags={"nova.work.queue": 1},
+        quarantined={"nova.work.queue": 1},
         minute_used=0,
         hour_used=0,
         in_use=0,

@@ -1,0 +1,109 @@
+"""The streams of one fleet put together: reader, handlers and regular jobs, over its clients.
+
+Nothing is decided here. What each part needs is given to it; what runs it (an actor, a test) calls
+`run` and, at the end, `close`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from novawf.clock import Clock
+from novawf.store import keys
+from novawf.store.connect import StoreAddress, connect
+from novawf.streams.catalogue import consumed
+from novawf.streams.config import StreamSettings
+from novawf.streams.controller import StreamController, raw_replies
+from novawf.streams.intake import WorkIntake
+from novawf.streams.quarantine import Quarantine
+from novawf.streams.service import Handler, Job, Route, StreamService
+from novawf.streams.trimming import Trimmer
+from novawf.tasks.config import TaskSettings
+from novawf.tasks.queue import TaskQueue
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+log = logging.getLogger("novawf.streams")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamConfig:
+    """What the streams of a fleet need to know of it."""
+
+    store: StoreAddress
+    novas: tuple[str, ...]
+    streams: StreamSettings = field(default_factory=StreamSettings)
+    tasks: TaskSettings = field(default_factory=TaskSettings)
+
+
+class FleetStreams:
+    """One life of the reader of a fleet's streams."""
+
+    def __init__(self, config: StreamConfig, clock: Clock) -> None:
+        settings = config.streams
+        self.novas = list(config.novas)
+        self._settings = settings
+        self._redis = connect(config.store, name="streams")
+        self._reading = raw_replies(
+            connect(config.store, name="streams-reader", block_s=settings.block_s, decode=False)
+        )
+        self._trimmer = Trimmer(self._redis, clock, settings)
+        self._held: set[str] = set()
+        self._work = WorkIntake(TaskQueue(self._redis, clock, config.tasks))
+        self._signals: Handler | None = None
+        routes = self._routes(self.novas)
+        self.service = StreamService(
+            StreamController(self._reading, settings, [route.stream for route in routes]),
+            Quarantine(self._redis, clock, settings.quarantine_length),
+            routes,
+            self._jobs(),
+            settings,
+            config.store,
+        )
+
+    @property
+    def redis(self) -> Redis:
+        """The client of everything but the blocking read."""
+        return self._redis
+
+    def add_novas(self, names: Sequence[str]) -> None:
+        """Read the streams of these Novas too."""
+        self.novas += [name for name in names if name not in self.novas]
+        self.service.add(self._routes(self.novas))
+
+    async def run(self) -> None:
+        """For as long as it is not cancelled."""
+        await self.service.run()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._reading.aclose()
+        await self._redis.aclose()
+
+    def _routes(self, novas: Sequence[str]) -> list[Route]:
+        """In the order of urgency; a stream that nobody can handle is left unread."""
+        own = {keys.coordination(nova): nova for nova in novas}
+        routes = []
+        for stream in consumed(novas):
+            handler = self._work if stream == keys.WORK_QUEUE else self._signals
+            if handler is not None:
+                routes.append(Route(stream, handler, own.get(stream)))
+        return routes
+
+    def _jobs(self) -> list[Job]:
+        return [Job("trimming", self._settings.trim_every_s, self._trim)]
+
+    async def _trim(self) -> None:
+        """A round of trimming. A group that holds a stream is named once, until it lets go."""
+        held = (await self._trimmer.trim(self.novas)).held
+        for stream in held.keys() - self._held:
+            log.warning(
+                "%s keeps entries that are too old or too many: group %s has not consumed them",
+                stream,
+                held[stream],
+            )
+        self._held = set(held)
