@@ -1,7 +1,9 @@
 """A fleet under fire: a store that is killed, connections that break, Novas that are killed.
 
 The store is this test's own process and keeps everything (AOF, fsync at every write), so a loss is
-a fault of ours. The fleet reaches it through a proxy; the test looks at it directly.
+a fault of ours. The fleet reaches it through a proxy; the test looks at it directly. The fleet's
+scripts run behind the shim of declared keys, and every command that the store was sent is held
+against Dragonfly's list.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import dragonfly
 import psutil
 from fault_proxy import FaultProxy
 from fleet_process import FleetProcess, clean_environment, running_fleet
@@ -26,6 +29,9 @@ from valkey_process import LOSS_FREE, ValkeyProcess
 
 from novawf.client import Fleet
 from novawf.errors import NovawfError, OutOfReach
+from novawf.ids import request_id
+from novawf.store.connect import connect_sync
+from novawf.tasks import claims
 
 T = TypeVar("T")
 
@@ -42,6 +48,7 @@ SETTINGS = {
     "NOVAWF_TASKS__BACKOFF_BASE_S": "0.05",
     "NOVAWF_TASKS__BACKOFF_CAP_S": "1",
     "NOVAWF_EXECUTORS__PYTHON__PATH": str(SUPPORT),
+    "PYTHONPATH": f"{SUPPORT / 'behind_shim'}{os.pathsep}{SUPPORT}",
 }
 """Limits that exist to stop a fleet which fails this often are raised; the rest is as shipped."""
 
@@ -53,6 +60,25 @@ class Field:
         self.fleet = fleet
         self.store = store
         self.proxy = proxy
+        self.unknown_commands: set[str] = set()
+
+    def kill_store(self) -> None:
+        """SIGKILL; it is gone when this returns."""
+        self.hear_commands()
+        self.store.kill()
+
+    def hear_commands(self) -> None:
+        """Note what the store was sent; its death forgets that."""
+        with contextlib.closing(connect_sync(self.store.address)) as client:
+            self.unknown_commands |= dragonfly.unknown(client.info("commandstats"))
+
+    def check_discipline(self) -> None:
+        """Scripts ran behind the shim, and Dragonfly would have known every command."""
+        self.hear_commands()
+        assert not self.unknown_commands
+        with contextlib.closing(connect_sync(self.store.address)) as client:
+            # In this process scripts have the shim's text too, so its name for them is theirs.
+            assert client.script_exists(claims._CLAIM.sha1) == [True], "no claim behind the shim"
 
     def ask(self, question: Callable[[Fleet], Awaitable[T]]) -> T:
         """Ask the store itself, past the proxy."""
@@ -66,6 +92,13 @@ class Field:
     def novas(self) -> dict[str, dict[str, Any]]:
         """What `status` says of each Nova."""
         return {nova["id"]: nova for nova in self.ask(lambda fleet: fleet.status())["novas"]}
+
+    def processes(self) -> dict[str, tuple[int, int]]:
+        """Process and number of restarts of each Nova and of each shared actor."""
+        status = self.ask(lambda fleet: fleet.status())
+        children = {nova["id"]: nova for nova in status["novas"]}
+        children |= {actor["name"]: actor for actor in status["actors"]}
+        return {name: (child["pid"], child["restarts"]) for name, child in children.items()}
 
     def all_listen(self) -> bool:
         """Whether every Nova does, as far as a store within reach can tell."""
@@ -104,8 +137,10 @@ def field(binary: Path, directory: Path, novas: str, **settings: str) -> Iterato
             with running_fleet(
                 directory / "home", "--store", url, *flags, env=environment
             ) as fleet:
+                world = Field(fleet, store, proxy)
                 try:
-                    yield Field(fleet, store, proxy)
+                    yield world
+                    world.check_discipline()
                 finally:
                     proxy.delay_s = 0.0
                     with contextlib.suppress(NovawfError, RedisError, OSError):
@@ -125,13 +160,13 @@ class Submitter:
         self._field = field
         self._specs = specs
         self._over_s = over_s
+        self._requests = request_id()[:16]
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="submitter")
 
-    @staticmethod
-    def request(index: int) -> str:
+    def request(self, index: int) -> str:
         """The request id of the task with this index."""
-        return f"{index:032x}"
+        return f"{self._requests}{index:016x}"
 
     def start(self) -> None:
         self._thread.start()
@@ -206,7 +241,7 @@ class Storm:
                 self.nova_kills += field.kill_nova(dice)
                 next_kill = now + dice.uniform(1, 5)
             if now >= next_store:
-                field.store.kill()
+                field.kill_store()
                 time.sleep(dice.uniform(0.2, 2.0))  # what the store's absence takes
                 field.store.start()
                 self.store_kills += 1
