@@ -24,6 +24,8 @@ from novawf.workflow.identity import ChildRecord
 
 log = logging.getLogger("novawf.actors")
 
+_TASKS = {"retries", "retention_h", "archive_dir"}
+
 
 class Directory:
     """Publishes one run of the supervisor."""
@@ -70,7 +72,7 @@ class Directory:
             "store": json.loads(report.probe.model_dump_json()),
             # What commands need to know of the settings without reading them.
             "limits": json.loads(self.settings.limits.model_dump_json()),
-            "tasks": {"retries": self.settings.tasks.retries},
+            "tasks": json.loads(self.settings.tasks.model_dump_json(include=_TASKS)),
             "executors": {"head_bytes": self.settings.executors.head_bytes},
         }
         await self.redis.hset(keys.FLEET, "document", json.dumps(document))

@@ -14,6 +14,7 @@ nothing in the background. Not safe to share between event loops.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from novawf import fleet_view, ids
 from novawf.clock import Clock, SystemClock, monotonic_s
-from novawf.errors import CorruptState, FleetNotRunning, InvalidConfig, NotFound
+from novawf.errors import CorruptState, FleetNotRunning, InvalidConfig, NotFound, Refused
 from novawf.processes.home import LOCK, lock_holder, read_fleet_file
 from novawf.processes.identity import process_stat
 from novawf.safety.gate import Gate
@@ -37,7 +38,10 @@ from novawf.tasks.tracker import TaskTracker
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from novawf.tasks.archive import ArchiveReader, Swept
+    from novawf.tasks.config import TaskSettings
     from novawf.tasks.model import TaskSpec
+    from novawf.tasks.protocol import Compliance
     from novawf.tasks.queue import Admission, TaskQueue
     from novawf.tasks.schedules import Scheduler
 
@@ -216,9 +220,18 @@ class Fleet:
             return await queue.admit(spec, request_id)
 
     async def task(self, task_id: str) -> dict[str, Any]:
-        """All about one task, as `novawf task ID --json` shows it. Raises NotFound."""
-        with translate_errors(self.address):
-            return await self._tracker.task(task_id)
+        """All about one task, as `novawf task ID --json` shows it. Raises NotFound.
+
+        One that has left the store is read from the archive, if that is on this machine: it has
+        `archived_at` and `spec` besides.
+        """
+        try:
+            with translate_errors(self.address):
+                return await self._tracker.task(task_id)
+        except NotFound:
+            if (archived := await self._archived(task_id)) is None:
+                raise
+            return archived
 
     async def tasks(
         self, *, status: str | None = None, nova: str | None = None, limit: int | None = None
@@ -263,7 +276,8 @@ class Fleet:
             with translate_errors(self.address):
                 packed = await self.redis.hget(keys.TASK_STATE, task_id)
             if packed is None:
-                raise NotFound(f"there is no task {task_id}")
+                yield (await self.task(task_id))["status"]  # it has left for the archive
+                return
             status = unpack(task_id, packed).status
             yield status
             if status in _ENDED:
@@ -279,17 +293,17 @@ class Fleet:
 
         Raises NotFound, or Refused when it had ended before.
         """
-        with translate_errors(self.address):
+        async with self._unless_archived(task_id):
             return await (await self._writer()).cancel(task_id)
 
     async def retry(self, task_id: str) -> None:
         """Take a blocked task up again, and what was blocked by it. Raises NotFound, Refused."""
-        with translate_errors(self.address):
+        async with self._unless_archived(task_id):
             await (await self._writer()).retry(task_id)
 
     async def approve(self, task_id: str) -> None:
         """Let a task start that awaits approval. Raises NotFound, Refused."""
-        with translate_errors(self.address):
+        async with self._unless_archived(task_id):
             await (await self._writer()).approve(task_id)
 
     # -- signals and schedules --------------------------------------------------------------------
@@ -364,6 +378,60 @@ class Fleet:
         """Forget a schedule; its tasks stay. Raises NotFound."""
         with translate_errors(self.address):
             await (await self._scheduler()).remove(name)
+
+    # -- retention --------------------------------------------------------------------------------
+
+    async def archive(self) -> ArchiveReader:
+        """The archive of tasks that have left the store, on this machine. Its reads block."""
+        from novawf.tasks.archive import ArchiveReader  # noqa: PLC0415 - pydantic
+
+        return ArchiveReader((await self._retention()).archive_dir or self.home / "archive")
+
+    async def sweep(self, limit_s: float = 1.0) -> Swept:
+        """Move what is due to the archive now, for about `limit_s`. Raises Refused."""
+        from novawf.tasks.archive import Archive  # noqa: PLC0415 - pydantic
+
+        settings = await self._retention()
+        directory = settings.archive_dir or self.home / "archive"
+        logs = self.home / "logs" / "tasks"
+        with translate_errors(self.address):
+            return await Archive(self.redis, self.clock, settings, directory, logs).sweep(limit_s)
+
+    async def compliance(self) -> tuple[Compliance, dict[str, Any] | None]:
+        """How many records on the task streams keep to the protocol, those checked just now
+        included, and the last that does not: `stream`, `id`, `field`, `rule`."""
+        from novawf.tasks.compliance import ComplianceCheck  # noqa: PLC0415 - few callers ask
+
+        check = ComplianceCheck(self.redis)
+        with translate_errors(self.address):
+            while not await check.round(limit_s=1.0):
+                pass
+            return await check.figure(), await check.last_violation()
+
+    async def _retention(self) -> TaskSettings:
+        """As the running fleet has it set."""
+        from novawf.tasks.config import TaskSettings  # noqa: PLC0415 - pydantic
+
+        said = (await self.said()).get("tasks", {})
+        names = ("retention_h", "archive_dir")
+        return TaskSettings.model_validate({name: said[name] for name in names if name in said})
+
+    async def _archived(self, task_id: str) -> dict[str, Any] | None:
+        return await asyncio.to_thread((await self.archive()).find, task_id)
+
+    @contextlib.asynccontextmanager
+    async def _unless_archived(self, task_id: str) -> AsyncIterator[None]:
+        """What is done to a task that has left the store is refused, and told from an unknown."""
+        try:
+            with translate_errors(self.address):
+                yield
+        except NotFound:
+            if (archived := await self._archived(task_id)) is None:
+                raise
+            raise Refused(
+                f"task {task_id} ended {archived['status']} and has left the store for the "
+                "archive: submit it anew"
+            ) from None
 
     def log_path(self, task_id: str, attempt: int) -> Path:
         """Where the output of one attempt is, on the machine that ran it."""

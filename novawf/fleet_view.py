@@ -14,6 +14,7 @@ from novawf.clock import Clock, iso
 from novawf.safety.gate import GateView
 from novawf.store import keys
 from novawf.store.connect import translate_errors
+from novawf.tasks.protocol import Compliance
 from novawf.why.evidence import (
     LISTENING_MS,
     PROGRESS_MS,
@@ -53,7 +54,8 @@ async def status(
     with translate_errors(store):
         async with redis.pipeline(transaction=False) as pipe:
             queue_fleet(pipe)
-            replies = await pipe.execute()
+            pipe.hmget(keys.PROTOCOL, "valid", "all")
+            *replies, checked = await pipe.execute()
     said, records, beats = parse_fleet(replies)
     moment = Moment(clock.now_ms(), clock.wall_s())
     evidence = fleet_evidence(replies, moment.now_ms)
@@ -77,6 +79,7 @@ async def status(
         # What may start now; the rest of `pending` waits.
         "queue_depth": evidence.ready + evidence.pinned,
         "limits": await _limits(redis, clock, store, said),
+        "protocol": Compliance.read(*checked).as_json(),
     }
 
 

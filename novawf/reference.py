@@ -79,7 +79,6 @@ NOT_YET = frozenset(
         "supervision.spares",
         "supervision.poison_after",
         "supervision.shutdown_s",
-        "tasks.retention_h",
         "ray.address",
         "personality.NAME.work_style",
         "personality.NAME.communication",

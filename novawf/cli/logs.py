@@ -64,7 +64,10 @@ async def logs(
             reader.drain()
         text = reader.collected()
         if not reader.offset and not reader.path.exists():
-            text = _stored_tail(await fleet.task(task_id), reader.attempt)
+            view = await fleet.task(task_id)
+            text = _stored_tail(view, reader.attempt)
+            if "archived_at" in view:
+                call.out.note("its log was removed when it left the store; this end was kept")
             if not call.json:
                 sys.stdout.write(text)
         call.out.show(

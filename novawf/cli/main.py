@@ -14,6 +14,7 @@ from novawf.cli import (
     importing,
     lifecycle,
     logs,
+    records,
     schedules,
     signals,
     submit,
@@ -59,7 +60,8 @@ def make_app() -> typer.Typer:
     )
     app.callback(invoke_without_command=True, epilog=example_text(_EXAMPLES))(start)
     groups = (
-        lifecycle, view, why, submit, importing, schedules, signals, tasks, logs, control, doctor,
+        lifecycle, view, why, submit, importing, schedules, signals, tasks, logs, records, control,
+        doctor,
     )  # fmt: skip
     for group in groups:
         group.register(app)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -44,8 +46,13 @@ async def tasks(
     quarantined: Annotated[
         bool, typer.Option("--quarantined", help="Stream entries that were refused, instead.")
     ] = False,
+    archived: Annotated[
+        bool, typer.Option("--archived", help="Those that have left the store, instead.")
+    ] = False,
 ) -> None:
-    """List tasks, the oldest first."""
+    """List tasks, the oldest first; those of the archive in the order in which they got there."""
+    if quarantined and archived:
+        raise UserError("--quarantined, --archived: give one of them")
     if quarantined:
         if status is not None or nova is not None:
             raise UserError("--quarantined: refused entries have no status and no Nova")
@@ -54,11 +61,23 @@ async def tasks(
     if status is not None and status not in STATUSES:
         raise UserError(f"--status: {status!r} is unknown; known are {', '.join(STATUSES)}")
     async with call.fleet() as fleet:
-        rows = await fleet.tasks(status=status, nova=nova, limit=limit)
+        if archived:
+            wanted = _selected((await fleet.archive()).tasks(), status, nova)
+            rows = list(islice(wanted, limit))
+        else:
+            rows = await fleet.tasks(status=status, nova=nova, limit=limit)
     if call.json or rows:
         call.out.show(rows, table(_COLUMNS, map(_row, rows)))
     else:
         call.out.note("no such tasks")
+
+
+def _selected(
+    found: Iterator[dict[str, Any]], status: str | None, nova: str | None
+) -> Iterator[dict[str, Any]]:
+    for row in found:
+        if status in (None, row["status"]) and nova in (None, row["assignee"], row["nova"]):
+            yield row
 
 
 async def _quarantined(call: Invocation, limit: int | None) -> None:

@@ -88,6 +88,10 @@ def status_lines(document: dict[str, Any], now_s: float) -> list[str]:
             f"{limits['in_use']} of {limits['concurrent']} in flight",
         ),
     ]
+    records = document["protocol"]
+    if records["valid"] < records["all"]:
+        broken = records["all"] - records["valid"]
+        head.append(("protocol", f"{broken} of {records['all']} records break it: see compliance"))
     if fleet["held"]:
         head.append(("waiting", fleet["held"]))
     lines = [pairs(head)]

@@ -57,7 +57,7 @@ class ComplianceCheck:
     async def figure(self) -> Compliance:
         """What was counted so far, by whomever."""
         valid, all_ = await self.redis.hmget(keys.PROTOCOL, "valid", "all")
-        return Compliance(int(valid or 0), int(all_ or 0))
+        return Compliance.read(valid, all_)
 
     async def last_violation(self) -> dict[str, Any] | None:
         """The last one found: `stream`, `id`, `field`, `rule`; None when there was none."""

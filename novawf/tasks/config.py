@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,7 +18,12 @@ class TaskSettings(BaseModel):
     accept_timeout_s: float = Field(
         300.0, gt=0, description="An acceptance check that takes longer says no."
     )
-    retention_h: float = Field(168.0, gt=0, description="Kept in the store after the end.")
+    retention_h: float = Field(
+        168.0, gt=0, description="Kept in the store after the end, then in the archive."
+    )
+    archive_dir: Path | None = Field(
+        None, description="Directory of the archive; None: `archive` in the home."
+    )
     default_executor: Literal["command", "python"] | None = Field(
         None, description="For tasks that name none; without it they end blocked, no_executor."
     )

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from novawf import ids
 from novawf.errors import ProtocolViolation
+from novawf.telemetry.counters import number
 
 Kind = Literal["todo", "progress", "completed"]
 
@@ -50,6 +51,11 @@ class Compliance(NamedTuple):
 
     valid: int
     all: int
+
+    @classmethod
+    def read(cls, valid: str | None, all_: str | None) -> Compliance:
+        """From what the store holds."""
+        return cls(number(valid), number(all_))
 
     @property
     def ratio(self) -> float | None:

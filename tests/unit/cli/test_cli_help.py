@@ -11,7 +11,7 @@ from novawf.cli.run import run_app
 COMMANDS = (
     "down", "status", "why", "submit", "import", "tasks", "task", "logs", "cancel", "retry",
     "approve", "pause", "resume", "stop-all", "clear-stop", "limits", "doctor", "store-url",
-    "schedule", "wake", "classify", "suggestions",
+    "schedule", "wake", "classify", "suggestions", "archive", "compliance",
 )  # fmt: skip
 """All but `up`, whose help is the supervisor's."""
 
