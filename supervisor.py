@@ -45,7 +45,7 @@ def up(
     ] = None,
     momentum: Annotated[
         str | None,
-        typer.Option(help="on or off; momentum tasks are not available yet, so nothing differs."),
+        typer.Option(help="on or off: built-in jobs for Novas that have nothing to do [on]."),
     ] = None,
     spares: Annotated[
         int | None, typer.Option(help="Standby Novas (not available yet: 0).")
@@ -77,6 +77,7 @@ def up(
         "fleet.pace": pace,
         "store.url": store,
         "metrics.port": metrics_port,
+        "work.momentum": None if momentum is None else momentum == "on",
     }
     given = {key: value for key, value in overrides.items() if value is not None}
     settings = load_settings(config, given)

@@ -46,6 +46,7 @@ from novawf.tasks.tracker import TaskTracker
 from novawf.telemetry.counters import count_restart
 from novawf.telemetry.ports import check_port_free
 from novawf.telemetry.supervisor_log import supervisor_log
+from novawf.work.config import WorkSettings
 from novawf.workflow.nova import NovaConfig
 
 log = logging.getLogger("novawf.actors")
@@ -244,6 +245,8 @@ class Fleet:
                 executors=settings.executors,
                 env=self.environment,
                 state_ttl_s=settings.fleet.state_ttl_s,
+                work=self._work_settings(),
+                wake=settings.wake,
             )
             spec = ChildSpec(nova, shutdown_s=shutdown_s)
             self.children.append(Child(spec, "nova", f"nova-{slot:02d}", NovaActor, (config,)))
@@ -252,6 +255,12 @@ class Fleet:
         reader = ChildSpec("streams", shutdown_s=shutdown_s)
         self.children.append(Child(reader, "actor", "streams", StreamsActor, (streams, offset_ms)))
         check_child_specs(child.spec for child in self.children)
+
+    def _work_settings(self) -> WorkSettings:
+        """`--until-idle` drains what is queued: Novas that made work of their own accord would
+        keep the fleet from ever being idle."""
+        work = self.settings.work
+        return work.model_copy(update={"discovery": False}) if self.until_idle else work
 
     # -- what happens to children ---------------------------------------------------------------
 

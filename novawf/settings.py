@@ -40,6 +40,7 @@ from novawf.streams.wake_config import WakeSettings
 from novawf.supervision.config import SupervisionSettings
 from novawf.tasks.config import TaskSettings
 from novawf.telemetry.config import MetricsSettings
+from novawf.work.config import WorkSettings
 from novawf.workflow.config import PhaseSettings
 
 FILE_NAME = "novawf.toml"
@@ -124,6 +125,7 @@ class Settings(BaseModel):
     phases: PhaseSettings = PhaseSettings()
     completion: CompletionSettings = CompletionSettings()
     wake: WakeSettings = WakeSettings()
+    work: WorkSettings = WorkSettings()
     metrics: MetricsSettings = MetricsSettings()
     ray: RaySettings = RaySettings()
     personality: dict[str, ProfileSettings] = Field(default_factory=dict)

@@ -34,8 +34,15 @@ from novawf.personality.rhythm import idle_pause_s
 from novawf.processes.keeper import KeeperClient
 from novawf.store import keys
 from novawf.store.connect import StoreAddress, connect
+from novawf.streams.wake_config import WakeSettings
+from novawf.tasks.archive import Archive
 from novawf.tasks.claims import Beat, Claim, Claimant, take_identity
 from novawf.tasks.config import TaskSettings
+from novawf.tasks.queue import TaskQueue
+from novawf.work.config import WorkSettings
+from novawf.work.discovery import idle_work
+from novawf.work.jobs.catalogue import maintenance_jobs
+from novawf.work.jobs.table import JobContext
 from novawf.workflow.attempt import ApiLimiter, Attempt, AttemptRunner
 from novawf.workflow.config import PhaseSettings
 from novawf.workflow.cycle import Cycle
@@ -77,6 +84,11 @@ class NovaConfig:
     executors: ExecutorSettings = field(default_factory=ExecutorSettings)
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     state_ttl_s: int = 3600
+    work: WorkSettings = field(default_factory=lambda: WorkSettings(discovery=False))
+    """Off unless the fleet says otherwise."""
+    wake: WakeSettings = field(default_factory=WakeSettings)
+    archive_dir: Path | None = None
+    """Where ended tasks go; None where there are no files to write to."""
 
 
 class NovaRuntime:
@@ -118,7 +130,11 @@ class NovaRuntime:
                 log.warning("the store is away: %s", error)
                 await asyncio.sleep(STORE_AWAY_S)
         self.executors = build_executors(
-            KeeperClient(config.keeper_socket), config.executors, config.env
+            KeeperClient(config.keeper_socket),
+            config.executors,
+            config.env,
+            maintenance_jobs(self._job_context()),
+            config.work.job_limit_s,
         )
         self.claimant = Claimant(
             self.redis, self.clock, config.tasks, config.name, self.epoch, config.state_ttl_s
@@ -152,6 +168,13 @@ class NovaRuntime:
             phases=config.phases,
             completion=config.completion,
             routine=self.routine,
+            idle_work=idle_work(
+                config.name,
+                TaskQueue(self.redis, self.clock, config.tasks),
+                config.work,
+                config.wake,
+                config.pace,
+            ),
             pace=config.pace,
             rhythm_s=self._rhythm_s,
             jitter=ids.unit_random,
@@ -223,6 +246,15 @@ class NovaRuntime:
         data.owner_epoch = self.epoch
         data.session_start_time = self.clock.now_ms()
         return data
+
+    def _job_context(self) -> JobContext:
+        """What built-in jobs of this Nova work with."""
+        config, archive = self.config, None
+        if config.archive_dir is not None:
+            archive = Archive(
+                self.redis, self.clock, config.tasks, config.archive_dir, config.log_dir
+            )
+        return JobContext(self.redis, self.clock, config.name, archive)
 
     def _executor(self, name: str) -> Executor:
         return self.executors[name]

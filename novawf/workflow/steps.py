@@ -36,7 +36,9 @@ from novawf.tasks.claims import (
     Nothing,
 )
 from novawf.tasks.ending import Ending
+from novawf.tasks.model import WorkType
 from novawf.telemetry.buckets import LATENCY_US
+from novawf.work.idling import IdleWork
 from novawf.workflow.attempt import Attempt, AttemptRunner
 from novawf.workflow.config import PhaseSettings
 from novawf.workflow.cycle import Handler
@@ -85,6 +87,7 @@ class Steps:
         phases: PhaseSettings,
         completion: CompletionSettings,
         routine: CompletionRoutine,
+        idle_work: IdleWork,
         pace: float,
         rhythm_s: Callable[[], float],
         jitter: Callable[[], float],
@@ -101,6 +104,7 @@ class Steps:
         self.phases = phases
         self.completion = completion
         self.routine = routine
+        self.idle_work = idle_work
         self.pace = pace
         self.rhythm_s = rhythm_s
         self.jitter = jitter
@@ -177,13 +181,15 @@ class Steps:
                 return Event.UNSAFE
             self.verdict.confirm()
             if isinstance(reply, Nothing):
-                self._woken = await self._wait_for_work(reply, self.rhythm_s())
+                if self.draining or not await self.idle_work.look():
+                    self._woken = await self._wait_for_work(reply, self._idle_pause_s())
                 return Event.NO_WORK
             self._following = reply
         if self.draining:
             await self._hand_back()
         if self._following is None:
             return Event.NO_WORK
+        self.idle_work.worked(self._following.spec.get("work_type", WorkType.EXPLICIT))
         self.attempt, self._following = Attempt(self._following), None
         return Event.WORK_FOUND
 
@@ -381,6 +387,12 @@ class Steps:
         self._woken = False
         waited_ms = self.clock.now_ms() - attempt.claim.ready_ms
         return measured(max(0.0, waited_ms / 1000 - (monotonic_s() - attempt.started_s)))
+
+    def _idle_pause_s(self) -> float:
+        """The rhythm's pause, cut by the time of the next look for work."""
+        look_in_s = self.idle_work.due_in_s()
+        rhythm_s = self.rhythm_s()
+        return rhythm_s if look_in_s is None else min(rhythm_s, look_in_s)
 
     async def _wait_for_work(self, nothing: Nothing, rhythm_s: float) -> bool:
         """Wait for a wake token, the next due time, or the end of the pause: work never waits."""

@@ -167,8 +167,9 @@ def test_settings_and_secrets_of_the_fleet_are_not_inherited():
 
 
 def test_the_registry_knows_each_executor_by_its_own_name(tmp_path):
-    executors = build_executors(KeeperClient(tmp_path), SETTINGS, os.environ)
+    executors = build_executors(KeeperClient(tmp_path), SETTINGS, os.environ, {}, 5.0)
     assert {name: executor.name for name, executor in executors.items()} == {
         "command": "command",
         "python": "python",
+        "maintenance": "maintenance",
     }
