@@ -251,7 +251,9 @@ class Fleet:
             spec = ChildSpec(nova, shutdown_s=shutdown_s)
             self.children.append(Child(spec, "nova", f"nova-{slot:02d}", NovaActor, (config,)))
         # Last: work from outside can wait in its stream, the Novas shall not wait for its reader.
-        streams = StreamConfig(store, settings.fleet.novas, settings.streams, settings.tasks)
+        streams = StreamConfig(
+            store, settings.fleet.novas, settings.streams, settings.tasks, settings.wake
+        )
         reader = ChildSpec("streams", shutdown_s=shutdown_s)
         self.children.append(Child(reader, "actor", "streams", StreamsActor, (streams, offset_ms)))
         check_child_specs(child.spec for child in self.children)

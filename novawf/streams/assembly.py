@@ -20,14 +20,20 @@ from novawf.streams.controller import StreamController, raw_replies
 from novawf.streams.intake import WorkIntake
 from novawf.streams.quarantine import Quarantine
 from novawf.streams.service import Handler, Job, Route, StreamService
+from novawf.streams.signal_intake import SignalIntake
 from novawf.streams.trimming import Trimmer
+from novawf.streams.wake_config import WakeSettings
 from novawf.tasks.config import TaskSettings
 from novawf.tasks.queue import TaskQueue
+from novawf.tasks.schedules import Scheduler
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 log = logging.getLogger("novawf.streams")
+
+SCHEDULES_EVERY_S = 1.0
+"""How late a scheduled task may be; the store is asked only when one is due (and every 5 s)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,7 @@ class StreamConfig:
     novas: tuple[str, ...]
     streams: StreamSettings = field(default_factory=StreamSettings)
     tasks: TaskSettings = field(default_factory=TaskSettings)
+    wake: WakeSettings = field(default_factory=WakeSettings)
 
 
 class FleetStreams:
@@ -53,8 +60,10 @@ class FleetStreams:
         )
         self._trimmer = Trimmer(self._redis, clock, settings)
         self._held: set[str] = set()
-        self._work = WorkIntake(TaskQueue(self._redis, clock, config.tasks))
-        self._signals: Handler | None = None
+        queue = TaskQueue(self._redis, clock, config.tasks)
+        self._work = WorkIntake(queue)
+        self._signals = SignalIntake(queue, config.wake)
+        self._scheduler = Scheduler(queue)
         routes = self._routes(self.novas)
         self.service = StreamService(
             StreamController(self._reading, settings, [route.stream for route in routes]),
@@ -85,17 +94,19 @@ class FleetStreams:
         await self._redis.aclose()
 
     def _routes(self, novas: Sequence[str]) -> list[Route]:
-        """In the order of urgency; a stream that nobody can handle is left unread."""
+        """In the order of urgency."""
         own = {keys.coordination(nova): nova for nova in novas}
-        routes = []
-        for stream in consumed(novas):
-            handler = self._work if stream == keys.WORK_QUEUE else self._signals
-            if handler is not None:
-                routes.append(Route(stream, handler, own.get(stream)))
-        return routes
+        handlers: dict[str, Handler] = {keys.WORK_QUEUE: self._work}
+        return [
+            Route(stream, handlers.get(stream, self._signals), own.get(stream))
+            for stream in consumed(novas)
+        ]
 
     def _jobs(self) -> list[Job]:
-        return [Job("trimming", self._settings.trim_every_s, self._trim)]
+        return [
+            Job("schedules", SCHEDULES_EVERY_S, self._scheduler.run_due),
+            Job("trimming", self._settings.trim_every_s, self._trim),
+        ]
 
     async def _trim(self) -> None:
         """A round of trimming. A group that holds a stream is named once, until it lets go."""
