@@ -226,6 +226,7 @@ class Fleet:
             ("metrics", MetricsActor, (store, offset_ms, settings.metrics)),
         ]
         shutdown_s = settings.supervision.shutdown_s
+        archive_dir = settings.tasks.archive_dir or settings.fleet.home / "archive"
         self.children = [
             Child(ChildSpec(name, shutdown_s=shutdown_s), "actor", name, actor_class, args)
             for name, actor_class, args in shared
@@ -247,13 +248,15 @@ class Fleet:
                 state_ttl_s=settings.fleet.state_ttl_s,
                 work=self._work_settings(),
                 wake=settings.wake,
+                archive_dir=archive_dir,
             )
             spec = ChildSpec(nova, shutdown_s=shutdown_s)
             self.children.append(Child(spec, "nova", f"nova-{slot:02d}", NovaActor, (config,)))
         # Last: work from outside can wait in its stream, the Novas shall not wait for its reader.
         streams = StreamConfig(
-            store, settings.fleet.novas, settings.streams, settings.tasks, settings.wake
-        )
+            store, settings.fleet.novas, settings.streams, settings.tasks, settings.wake,
+            archive_dir, self.ground.log_dir,
+        )  # fmt: skip
         reader = ChildSpec("streams", shutdown_s=shutdown_s)
         self.children.append(Child(reader, "actor", "streams", StreamsActor, (streams, offset_ms)))
         check_child_specs(child.spec for child in self.children)

@@ -31,6 +31,7 @@ from novawf.streams.catalogue import consumed
 from novawf.streams.lag import ask_groups, ask_rest, judge_groups, judge_rest
 from novawf.streams.quarantine import quarantine_counts
 from novawf.tasks.model import TIER_MS, Status
+from novawf.tasks.protocol import Compliance
 from novawf.tasks.state import TaskState
 from novawf.telemetry.counters import latency, number, restarts
 from novawf.telemetry.prometheus import FleetCollector, MetricsServer, histogram
@@ -74,6 +75,7 @@ class Snapshot:
     lags: Mapping[str, int]
     """Stream that the fleet reads → entries it has not consumed."""
     quarantined: Mapping[str, int]
+    compliance: Compliance
     minute_used: int
     hour_used: int
     in_use: int
@@ -104,6 +106,8 @@ def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> S
             pipe.hgetall(keys.TASK_COUNTS)
             pipe.hgetall(keys.LIMIT_COUNTS)
             pipe.hgetall(keys.SIGNAL_COUNTS)
+            pipe.hget(keys.PROTOCOL, "valid")
+            pipe.hget(keys.PROTOCOL, "all")
             # The windows of peek.lua, which needs the limits themselves and so a second look.
             for window_ms in (windows.minute_ms, windows.hour_ms):
                 from_ms = now_ms - window_ms - windows.start_within_ms
@@ -112,7 +116,7 @@ def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> S
             pipe.zcard(keys.READY)
             pipe.zcard(keys.PINNED)
             replies = pipe.execute()
-        fleet, children, beating, held, counts, outcomes, signals, *figures = replies
+        fleet, children, beating, held, counts, outcomes, signals, valid, checked, *figures = replies
         minute, hour, in_use, *ready = figures
         records = _parsed(children, ChildRecord.from_json)
         beats = _parsed(beating, NovaBeat.from_json)
@@ -133,6 +137,7 @@ def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> S
         streams=streams,
         lags=lags,
         quarantined=quarantine_counts(signals),
+        compliance=Compliance.read(valid, checked),
         minute_used=minute,
         hour_used=hour,
         in_use=in_use,
@@ -281,7 +286,23 @@ def _stream_families(at: Snapshot) -> Iterable[Metric]:
     )
     for stream, count in at.quarantined.items():
         refused.add_metric((stream,), count)
-    return lengths, lags, refused
+    records = CounterMetricFamily(
+        "novawf_protocol_records",
+        "Records on task streams that were checked against the protocol.",
+        labels=("verdict",),
+    )
+    records.add_metric(("valid",), at.compliance.valid)
+    records.add_metric(("broken",), at.compliance.all - at.compliance.valid)
+    return lengths, lags, refused, records, *_compliance(at)
+
+
+def _compliance(at: Snapshot) -> Iterator[Metric]:
+    if at.compliance.ratio is not None:
+        yield GaugeMetricFamily(
+            "novawf_protocol_compliance_ratio",
+            "Valid records by all that were checked; it has no series while there is none.",
+            value=at.compliance.ratio,
+        )
 
 
 def _restarts(at: Snapshot) -> Iterator[tuple[str, str, int]]:

@@ -6,14 +6,17 @@ Nothing is decided here. What each part needs is given to it; what runs it (an a
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from novawf.clock import Clock
 from novawf.store import keys
 from novawf.store.connect import StoreAddress, connect
+from novawf.streams.archive_streams import StreamArchive
 from novawf.streams.catalogue import consumed
 from novawf.streams.config import StreamSettings
 from novawf.streams.controller import StreamController, raw_replies
@@ -23,7 +26,9 @@ from novawf.streams.service import Handler, Job, Route, StreamService
 from novawf.streams.signal_intake import SignalIntake
 from novawf.streams.trimming import Trimmer
 from novawf.streams.wake_config import WakeSettings
+from novawf.tasks.archive import Archive
 from novawf.tasks.config import TaskSettings
+from novawf.tasks.protocol_metrics import ProtocolMetrics
 from novawf.tasks.queue import TaskQueue
 from novawf.tasks.schedules import Scheduler
 
@@ -35,6 +40,11 @@ log = logging.getLogger("novawf.streams")
 SCHEDULES_EVERY_S = 1.0
 """How late a scheduled task may be; the store is asked only when one is due (and every 5 s)."""
 
+METRICS_EVERY_S = 1.0
+SWEEP_EVERY_S = 60.0
+SWEEP_S = 0.5
+"""How long finished tasks are archived at once, some thousands; then twice as long not."""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamConfig:
@@ -45,6 +55,10 @@ class StreamConfig:
     streams: StreamSettings = field(default_factory=StreamSettings)
     tasks: TaskSettings = field(default_factory=TaskSettings)
     wake: WakeSettings = field(default_factory=WakeSettings)
+    archive_dir: Path | None = None
+    """Where finished tasks and trimmed entries go; None: tasks stay, entries are dropped."""
+    log_dir: Path | None = None
+    """Logs of attempts, which go with their tasks."""
 
 
 class FleetStreams:
@@ -58,7 +72,15 @@ class FleetStreams:
         self._reading = raw_replies(
             connect(config.store, name="streams-reader", block_s=settings.block_s, decode=False)
         )
-        self._trimmer = Trimmer(self._redis, clock, settings)
+        self._archive: Archive | None = None
+        entries: StreamArchive | None = None
+        if config.archive_dir is not None:
+            entries = StreamArchive(self._redis, clock, config.archive_dir)
+            self._archive = Archive(
+                self._redis, clock, config.tasks, config.archive_dir, config.log_dir
+            )
+        self._trimmer = Trimmer(self._redis, clock, settings, entries)
+        self._metrics = ProtocolMetrics(self._redis, clock)
         self._held: set[str] = set()
         queue = TaskQueue(self._redis, clock, config.tasks)
         self._work = WorkIntake(queue)
@@ -106,7 +128,17 @@ class FleetStreams:
         return [
             Job("schedules", SCHEDULES_EVERY_S, self._scheduler.run_due),
             Job("trimming", self._settings.trim_every_s, self._trim),
+            Job("metrics", METRICS_EVERY_S, self._metrics.publish),
+            Job("retention", SWEEP_EVERY_S, self._sweep),
         ]
+
+    async def _sweep(self) -> None:
+        """Archive what is due: a part of the time, so that it holds up nobody."""
+        while self._archive is not None:
+            swept = await self._archive.sweep(SWEEP_S)
+            if swept.done or not swept.tasks:
+                break
+            await asyncio.sleep(2 * SWEEP_S)
 
     async def _trim(self) -> None:
         """A round of trimming. A group that holds a stream is named once, until it lets go."""

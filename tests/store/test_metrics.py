@@ -358,6 +358,16 @@ async def test_refused_entries_are_counted_by_stream(redis: Redis, scrape: Any) 
     assert scrape()("stream_quarantined_total", stream="s") == 3
 
 
+async def test_compliance_is_shown_once_a_record_was_checked(redis: Redis, scrape: Any) -> None:
+    """A figure of nothing is no figure."""
+    assert scrape()("protocol_compliance_ratio") is None
+    await redis.hset(keys.PROTOCOL, mapping={"valid": 3, "all": 4})
+    seen = scrape()
+    assert seen("protocol_compliance_ratio") == 0.75
+    assert seen("protocol_records_total", verdict="valid") == 3
+    assert seen("protocol_records_total", verdict="broken") == 1
+
+
 async def test_a_key_that_is_no_stream_hides_nothing_else(redis: Redis, scrape: Any) -> None:
     """It has no length; the others have."""
     await redis.set(keys.WORK_QUEUE, "x")
