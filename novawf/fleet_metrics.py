@@ -106,8 +106,7 @@ def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> S
             pipe.hgetall(keys.TASK_COUNTS)
             pipe.hgetall(keys.LIMIT_COUNTS)
             pipe.hgetall(keys.SIGNAL_COUNTS)
-            pipe.hget(keys.PROTOCOL, "valid")
-            pipe.hget(keys.PROTOCOL, "all")
+            pipe.hgetall(keys.PROTOCOL)
             # The windows of peek.lua, which needs the limits themselves and so a second look.
             for window_ms in (windows.minute_ms, windows.hour_ms):
                 from_ms = now_ms - window_ms - windows.start_within_ms
@@ -116,7 +115,7 @@ def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> S
             pipe.zcard(keys.READY)
             pipe.zcard(keys.PINNED)
             replies = pipe.execute()
-        fleet, children, beating, held, counts, outcomes, signals, valid, checked, *figures = replies
+        fleet, children, beating, held, counts, outcomes, signals, checked, *figures = replies
         minute, hour, in_use, *ready = figures
         records = _parsed(children, ChildRecord.from_json)
         beats = _parsed(beating, NovaBeat.from_json)
@@ -137,7 +136,7 @@ def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> S
         streams=streams,
         lags=lags,
         quarantined=quarantine_counts(signals),
-        compliance=Compliance.read(valid, checked),
+        compliance=Compliance.read(checked.get("valid"), checked.get("all")),
         minute_used=minute,
         hour_used=hour,
         in_use=in_use,
