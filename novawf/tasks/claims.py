@@ -19,6 +19,7 @@ from novawf.store.scripts import load_script
 from novawf.tasks.config import TaskSettings
 from novawf.tasks.ending import Ending
 from novawf.tasks.history import one_line
+from novawf.tasks.kept_state import KeptState
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -93,6 +94,8 @@ class Beat(NamedTuple):
     lease_held: bool
     against: str | None
     """Why the safety verdict is against work; None when it is for it."""
+    work: bool = False
+    """Whether something waits that this Nova may take: a wake token may have been lost."""
 
 
 class Claimant:
@@ -112,6 +115,7 @@ class Claimant:
         self.settings = settings
         self.nova = nova
         self.nova_epoch = nova_epoch
+        self._kept = KeptState()
         self._claims = 0
         self._reports = 0
         self._lease_ms = str(int(settings.lease_s * 1000))
@@ -128,7 +132,7 @@ class Claimant:
         )  # fmt: skip
         self._beat_keys = (
             keys.IDENTITY, keys.NOVAS, keys.GATE, keys.TASK_STATE, keys.LEASES,
-            keys.presence(nova), keys.workflow_state(nova),
+            keys.presence(nova), keys.workflow_state(nova), keys.READY, keys.PINNED,
         )  # fmt: skip
 
     async def claim(self, state: Sequence[str] = (), *, again: bool = False) -> ClaimReply:
@@ -138,7 +142,9 @@ class Claimant:
         """
         if not again:
             self._claims += 1
-        reply = await _CLAIM(self.redis, self._claim_keys, self._common(state))
+        number, changed = self._kept.begin(state)
+        reply = await _CLAIM(self.redis, self._claim_keys, self._common(changed))
+        self._kept.answered(number, state)
         return self._claim_reply(reply)
 
     async def finish(
@@ -164,8 +170,9 @@ class Claimant:
             self._claims += 1
         spec = claim.spec
         retry_at = self.clock.now_ms() + int(ending.delay_s * 1000) if ending.delay_s else 0
+        number, changed = self._kept.begin(state)
         args = (
-            *self._common(state), claim.task_id, str(claim.epoch), ending.verdict, ending.outcome,
+            *self._common(changed), claim.task_id, str(claim.epoch), ending.verdict, ending.outcome,
             str(retry_at), result, one_line(detail), spec["title"], spec.get("description", ""),
             spec.get("priority", "medium"), duration.bucket, claimed.bucket, woken.bucket,
             str(duration.microseconds), str(claimed.microseconds), str(woken.microseconds),
@@ -173,6 +180,7 @@ class Claimant:
         )  # fmt: skip
         code, status, wake, following = await _FINISH(self.redis, self._finish_keys, args)
         self._check_fence(code, claim)
+        self._kept.answered(number, state)
         return Finished(
             status,
             code == 2,
@@ -187,21 +195,24 @@ class Claimant:
 
         Raises Fenced.
         """
+        number, changed = self._kept.begin(state)
         reply = await _BEAT(
             self.redis,
             self._beat_keys,
             (
                 str(self.clock.now_ms()), *self._head, heartbeat, presence,
                 str(int(self.settings.idle_wait_s * 3000)), claim.task_id if claim else "",
-                str(claim.epoch) if claim else "0", self._lease_ms, self._ttl, *state,
+                str(claim.epoch) if claim else "0", self._lease_ms, self._ttl, *changed,
             ),
         )  # fmt: skip
         if reply[0] == -5:
             raise Fenced(f"{self.nova}: a newer owner has this identity")
-        _, stopped, paused, valid_until, cancel, held, against = reply
+        self._kept.answered(number, state)
+        _, stopped, paused, valid_until, cancel, held, against, work = reply
         return Beat(
-            bool(stopped), bool(paused), int(valid_until), bool(cancel), bool(held), against or None
-        )
+            bool(stopped), bool(paused), int(valid_until), bool(cancel), bool(held),
+            against or None, bool(work),
+        )  # fmt: skip
 
     async def progress(
         self, claim: Claim, percent: float | None, text: str, *, again: bool = False

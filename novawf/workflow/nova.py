@@ -61,6 +61,9 @@ REPORTS_KEPT = 256
 REPORTED_S = 1.0
 """Longest wait for the last reports of a task before its end is recorded."""
 
+ORDERS_WAIT_S = 60.0
+"""Longest blocking wait for orders: their truth is in the gate and the task, heartbeats see it."""
+
 STORE_AWAY_S = 0.5
 """How often a starting Nova looks for a store that does not answer."""
 SETTLED_S = 0.05
@@ -116,9 +119,12 @@ class NovaRuntime:
         """
         config = self.config
         block_s = config.tasks.idle_wait_s
-        self.redis = connect(config.store, name=f"nova-{config.name}")
+        # One connection, no pool: commands arrive in the order in which they are given.
+        self.redis = connect(config.store, name=f"nova-{config.name}", single=True)
         self._waiting = connect(config.store, block_s=block_s, name=f"nova-{config.name}-work")
-        self._orders = connect(config.store, block_s=block_s, name=f"nova-{config.name}-orders")
+        self._orders = connect(
+            config.store, block_s=ORDERS_WAIT_S, name=f"nova-{config.name}-orders"
+        )
         while True:
             try:
                 self.epoch = await take_identity(self.redis, config.name)
@@ -190,9 +196,7 @@ class NovaRuntime:
         self._loops = [
             asyncio.create_task(self._beat_loop()),
             asyncio.create_task(
-                read_orders(
-                    self._orders, self.config.name, self.config.tasks.idle_wait_s, self._obey
-                )
+                read_orders(self._orders, self.config.name, ORDERS_WAIT_S, self._obey)
             ),
         ]
         self.routine.begin()
@@ -291,6 +295,7 @@ class NovaRuntime:
             claim,
             self.data.to_hash(),
         )
+        self.steps.work_waits |= beat.work
         if claim is not None and attempt is self.steps.attempt and attempt is not None:
             if not beat.lease_held and attempt.outcome is None:
                 attempt.interrupt("lost")

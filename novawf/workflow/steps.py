@@ -53,6 +53,9 @@ log = logging.getLogger("novawf.workflow")
 PAUSED_LOOK_S = 0.5
 """How often a paused Nova asks whether it may go on."""
 
+LOOK_AGAIN_S = 60.0
+"""The longest that an idle Nova relies on tokens and heartbeats alone."""
+
 _RECOVERY_S = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Pauses before successive attempts to recover; the last one repeats (a store that is away)."""
 
@@ -120,6 +123,10 @@ class Steps:
         self._woken = False
         self._claim_took: Measured = NOT_MEASURED
         self._nothing = Nothing()
+        self._looked_s = 0.0
+        """When the queue last had nothing, monotonic; 0: it was not asked since."""
+        self.work_waits = False
+        """A heartbeat saw work that this Nova may take."""
         self._failures = 0
         self._completed = ""
         """Id of the task that was completed last, until the completion routine has rested."""
@@ -175,15 +182,16 @@ class Steps:
         if self.data.current_phase is Phase.PERSONAL:
             return await self._personal_phase()
         if self._following is None and (not self.draining or self._claim_unanswered):
+            if not self._is_time_to_look():
+                return await self._nothing_yet()
             reply = await self._claim()
             if isinstance(reply, Halted):
                 self.verdict.halt(reply)
                 return Event.UNSAFE
             self.verdict.confirm()
             if isinstance(reply, Nothing):
-                if self.draining or not await self.idle_work.look():
-                    self._woken = await self._wait_for_work(reply, self._idle_pause_s())
-                return Event.NO_WORK
+                self._nothing = reply
+                return await self._nothing_yet()
             self._following = reply
         if self.draining:
             await self._hand_back()
@@ -312,12 +320,37 @@ class Steps:
         await self._pause(PAUSED_LOOK_S)
         return Event.UNSAFE
 
+    def _is_time_to_look(self) -> bool:
+        """Whether the queue may have something since it last had nothing.
+
+        Who is idle is told of work by a token; of lost tokens by its own heartbeat.
+        """
+        nothing = self._nothing
+        return (
+            self._woken
+            or self.work_waits
+            or self._claim_unanswered
+            or nothing.leases_expired
+            or 0 < nothing.next_due_ms <= self.clock.now_ms()
+            or not self._looked_s
+            or monotonic_s() - self._looked_s >= LOOK_AGAIN_S
+        )
+
+    async def _nothing_yet(self) -> Event:
+        """Find work for idle time, or wait for other work."""
+        if self.draining or not await self.idle_work.look():
+            self._woken = await self._wait_for_work(self._nothing, self._idle_pause_s())
+        else:
+            self.work_waits = True
+        return Event.NO_WORK
+
     async def _claim(self) -> ClaimReply:
         """Claim; after a lost reply, ask for the same task again."""
         started_s = monotonic_s()
         again, self._claim_unanswered = self._claim_unanswered, True
         reply = await self.claimant.claim(self.data.to_hash(), again=again)
-        self._claim_unanswered = False
+        self._claim_unanswered = self.work_waits = False
+        self._looked_s = monotonic_s() if isinstance(reply, Nothing) else 0.0
         if again and isinstance(reply, Halted):
             self._woken = True  # what the lost claim had taken is back in the queue: tell others
         self._claim_took = measured(monotonic_s() - started_s)

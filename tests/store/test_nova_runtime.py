@@ -87,6 +87,37 @@ async def test_a_result_is_not_dropped_when_the_store_is_away_as_the_work_ends(
         await world.close()
 
 
+async def test_work_whose_wake_token_was_lost_is_seen_by_a_heartbeat(
+    redis: Any, valkey_server: StoreAddress, tmp_path: Path
+) -> None:
+    world = World(valkey_server, tmp_path, idle_wait_s=0.3)
+    await world.open_gate()
+    nova = await world.nova()
+    world.run(nova)
+    await asleep(world, nova)
+    await world.gate.pause()
+    task_id = await world.submit()
+    await redis.delete(keys.WAKE_ANY)  # as if somebody had taken it, and died
+    await redis.hdel(keys.GATE, "paused")  # and nobody tells of the end of the pause
+    assert (await world.ended(task_id, 5))["status"] == "completed"
+    await world.close()
+
+
+async def test_an_idle_nova_asks_the_queue_no_more_than_it_must(
+    redis: Any, valkey_server: StoreAddress, tmp_path: Path
+) -> None:
+    world = World(valkey_server, tmp_path, idle_wait_s=0.05)
+    await world.open_gate()
+    nova = await world.nova()
+    world.run(nova)
+    await asleep(world, nova)
+    before = nova.claimant._claims
+    cycles = nova.data.total_cycles_completed
+    await until(lambda: nova.data.total_cycles_completed > cycles + 20, what="twenty cycles")
+    assert nova.claimant._claims <= before + 1
+    await world.close()
+
+
 async def test_work_goes_on_when_all_connections_are_cut(world: World) -> None:
     """And orders are heard again afterwards."""
     task_id = await world.submit("hold", retries=0)

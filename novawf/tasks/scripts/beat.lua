@@ -1,13 +1,15 @@
 -- A Nova's heartbeat: its state is kept, and the lease of its task renewed.
 -- KEYS 1 identity 2 novas 3 gate 4 state 5 leases 6 presence 7 workflow state of the Nova
+--      8 ready 9 pinned
 -- ARGV 1 now 2 nova 3 nova epoch 4 heartbeat JSON 5 presence 6 presence TTL ms
 --      7 task id or '' 8 task epoch 9 lease ms 10 state TTL s 11… workflow state (field, value, …)
--- Reply {1, stopped, paused, valid until ms, cancel, lease ok, objection} with 0/1 flags; the
---      objection is why the verdict is unsafe, '' when it is safe; {-5} newer owner.
+-- Reply {1, stopped, paused, valid until ms, cancel, lease ok, objection, work} with 0/1 flags; the
+--      objection is why the verdict is unsafe, '' when it is safe; work: something waits that this
+--      Nova may take; {-5} newer owner.
 if redis.call('HGET', KEYS[1], ARGV[2]) ~= ARGV[3] then return {-5} end
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[4])
 redis.call('SET', KEYS[6], ARGV[5], 'PX', ARGV[6])
-redis.call('HSET', KEYS[7], (unpack or table.unpack)(ARGV, 11))
+if ARGV[11] then redis.call('HSET', KEYS[7], (unpack or table.unpack)(ARGV, 11)) end
 redis.call('EXPIRE', KEYS[7], ARGV[10])
 local gate = redis.call('HMGET', KEYS[3], 'stop', 'paused', 'paused:' .. ARGV[2], 'valid_until',
   'verdict', 'reason')
@@ -25,5 +27,7 @@ if ARGV[7] ~= '' then
     held = 0
   end
 end
+local work = redis.call('ZCARD', KEYS[8]) > 0 or #redis.call('ZRANGEBYLEX', KEYS[9],
+  '[' .. ARGV[2] .. '|', '(' .. ARGV[2] .. '}', 'LIMIT', 0, 1) > 0
 return {1, gate[1] == '1' and 1 or 0, (gate[2] == '1' or gate[3] == '1') and 1 or 0,
-  int(tonumber(gate[4] or '0')), cancel, held, objection}
+  int(tonumber(gate[4] or '0')), cancel, held, objection, work and 1 or 0}
