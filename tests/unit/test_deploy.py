@@ -12,6 +12,7 @@ import pytest
 from novawf.clock import ManualClock
 from novawf.fleet_metrics import Snapshot, families
 from novawf.safety.gate import GateView
+from novawf.tasks.protocol import Compliance
 from novawf.workflow.identity import ChildRecord
 
 yaml = pytest.importorskip("yaml", reason="comes with ray")
@@ -44,6 +45,7 @@ def series() -> dict[str, set[str]]:
         streams={"nova.tasks.torch.todo": 1},
         lags={"nova.work.queue": 1},
         quarantined={"nova.work.queue": 1},
+        compliance=Compliance(1, 2),
         minute_used=0,
         hour_used=0,
         in_use=0,
