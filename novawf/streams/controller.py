@@ -87,12 +87,13 @@ class StreamController:
 
     async def prepare(self) -> None:
         """Make sure that each stream has our group. Raises redis' errors."""
+        streams = self.streams  # `follow` may replace it meanwhile: then it is prepared again
         async with self.redis.pipeline(transaction=False) as pipe:
-            for stream in self.streams:
+            for stream in streams:
                 pipe.execute_command("XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM")
             replies = await pipe.execute(raise_on_error=False)
         broken = set()
-        for stream, reply in zip(self.streams, replies, strict=True):
+        for stream, reply in zip(streams, replies, strict=True):
             if isinstance(reply, Exception) and "BUSYGROUP" not in str(reply):
                 if "WRONGTYPE" not in str(reply):
                     raise reply  # no fault of this stream: the store is full, or we may not
@@ -100,8 +101,8 @@ class StreamController:
                 if stream not in self._broken:
                     log.error("%s is no stream, so nobody reads it: delete that key", stream)
         self._broken = broken
-        self._readable = [stream for stream in self.streams if stream not in broken]
-        self._prepared = True
+        self._readable = [stream for stream in streams if stream not in broken]
+        self._prepared = self.streams is streams
 
     async def read(self, block_s: float) -> list[Entry]:
         """New entries, at most `batch` of each stream; waits up to `block_s` for the first.

@@ -287,7 +287,7 @@ class StreamService:
             try:
                 with translate_errors(self.store):
                     await job.run()
-            except (OutOfReach, OSError) as error:
+            except (NovawfError, OSError) as error:
                 self._complain(job.name, f"{job.name}: %s", error)
             except Exception as error:
                 self._complain(job.name, f"{job.name} failed: %s", error, traceback=error)
