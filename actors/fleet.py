@@ -21,33 +21,24 @@ from redis.exceptions import RedisError
 from actors.child import Child, Watch, supervise
 from actors.directory import Directory
 from actors.ground import Ground, StoreReport, fleet_clock
-from actors.limiter import LimiterActor
-from actors.metrics import MetricsActor
-from actors.nova import NovaActor
 from actors.reclaim import Reclaim
-from actors.safety import SafetyActor
+from actors.roster import children_of
 from actors.session import RaySession
-from actors.streams import StreamsActor
 from novawf import fleet_view
 from novawf.clock import SystemClock, monotonic_s
 from novawf.errors import NovawfError
 from novawf.ids import run_id as new_run_id
-from novawf.personality.profiles import profile_for
 from novawf.processes.keeper import KeeperClient
 from novawf.settings import Settings
 from novawf.store.anchor import anchor
 from novawf.store.connect import connect
 from novawf.store.ownership import Ownership
-from novawf.streams.assembly import StreamConfig
-from novawf.supervision.child_spec import ChildSpec, check_child_specs
 from novawf.tasks.claims import fence_all
 from novawf.tasks.queue import TaskQueue
 from novawf.tasks.tracker import TaskTracker
 from novawf.telemetry.counters import count_restart
 from novawf.telemetry.ports import check_port_free
 from novawf.telemetry.supervisor_log import supervisor_log
-from novawf.work.config import WorkSettings
-from novawf.workflow.nova import NovaConfig
 
 log = logging.getLogger("novawf.actors")
 
@@ -183,7 +174,9 @@ class Fleet:
             await self.queue.release_all("the supervisor was restarted")
         await self.queue.sweep_cascade()
         self._blocked_before = (await self.tracker.counts())["blocked"]
-        self._make_children(report)
+        self.children = children_of(
+            self.settings, self.ground, report, self.environment, until_idle=self.until_idle
+        )
         watch = Watch(
             clock=self.clock,
             settings=self.settings.supervision,
@@ -215,57 +208,6 @@ class Fleet:
                 with contextlib.suppress(RedisError, OSError):  # else the next one sees us dead
                     await self.ownership.release()
             await self.redis.aclose()
-
-    def _make_children(self, report: StoreReport) -> None:
-        settings = self.settings
-        store = report.address
-        offset_ms = report.clock_offset_ms
-        shared: list[tuple[str, type, tuple[Any, ...]]] = [
-            ("safety", SafetyActor, (store, offset_ms, settings.safety)),
-            ("limiter", LimiterActor, (store, offset_ms, settings.limits)),
-            ("metrics", MetricsActor, (store, offset_ms, settings.metrics)),
-        ]
-        shutdown_s = settings.supervision.shutdown_s
-        archive_dir = settings.tasks.archive_dir or settings.fleet.home / "archive"
-        self.children = [
-            Child(ChildSpec(name, shutdown_s=shutdown_s), "actor", name, actor_class, args)
-            for name, actor_class, args in shared
-        ]
-        for slot, nova in enumerate(settings.fleet.novas):
-            config = NovaConfig(
-                name=nova,
-                store=store,
-                clock_offset_ms=offset_ms,
-                log_dir=self.ground.log_dir,
-                keeper_socket=self.ground.run_dir / "keeper.sock",
-                profile=profile_for(nova, settings.personality),
-                pace=settings.fleet.pace,
-                tasks=settings.tasks,
-                phases=settings.phases,
-                completion=settings.completion,
-                executors=settings.executors,
-                env=self.environment,
-                state_ttl_s=settings.fleet.state_ttl_s,
-                work=self._work_settings(),
-                wake=settings.wake,
-                archive_dir=archive_dir,
-            )
-            spec = ChildSpec(nova, shutdown_s=shutdown_s)
-            self.children.append(Child(spec, "nova", f"nova-{slot:02d}", NovaActor, (config,)))
-        # Last: work from outside can wait in its stream, the Novas shall not wait for its reader.
-        streams = StreamConfig(
-            store, settings.fleet.novas, settings.streams, settings.tasks, settings.wake,
-            archive_dir, self.ground.log_dir,
-        )  # fmt: skip
-        reader = ChildSpec("streams", shutdown_s=shutdown_s)
-        self.children.append(Child(reader, "actor", "streams", StreamsActor, (streams, offset_ms)))
-        check_child_specs(child.spec for child in self.children)
-
-    def _work_settings(self) -> WorkSettings:
-        """`--until-idle` drains what is queued: Novas that made work of their own accord would
-        keep the fleet from ever being idle."""
-        work = self.settings.work
-        return work.model_copy(update={"discovery": False}) if self.until_idle else work
 
     # -- what happens to children ---------------------------------------------------------------
 
