@@ -14,7 +14,7 @@ class WorkSettings(BaseModel):
         True, description="Whether idle Novas look for suggestions, trouble and momentum."
     )
     discovery_every_s: float = Field(
-        300.0, ge=10, le=86_400, description="Time between two looks of a Nova that stays idle."
+        600.0, ge=10, le=86_400, description="Time between two looks of a Nova that stays idle."
     )
     momentum: bool = Field(True, description="Built-in jobs in idle time; also `--momentum off`.")
     momentum_after_s: float = Field(

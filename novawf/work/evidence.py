@@ -32,6 +32,7 @@ class Record(NamedTuple):
 
     at_ms: int
     fields: Mapping[str, str]
+    entry_id: str = "0-0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +48,20 @@ class Failures:
 
 
 async def newest_records(
-    client: Any, streams: Sequence[str], count: int
+    client: Any, streams: Sequence[str], count: int, after: Mapping[str, str] | None = None
 ) -> dict[str, list[Record]]:
     """Up to `count` records of each stream, the newest first; one round trip.
 
-    A stream that cannot be read has none. Raises redis' errors when the store does not answer.
+    `after`: stream → entry id; what came up to then is left out. A stream that cannot be read has
+    no records. Raises redis' errors when the store does not answer.
     """
     async with client.pipeline(transaction=False) as pipe:
         for stream in streams:
-            pipe.execute_command("XREVRANGE", stream, "+", "-", "COUNT", count, NEVER_DECODE=True)
+            seen = (after or {}).get(stream)
+            oldest = f"({seen}" if seen else "-"
+            pipe.execute_command(
+                "XREVRANGE", stream, "+", oldest, "COUNT", count, NEVER_DECODE=True
+            )
         replies = await pipe.execute(raise_on_error=False)
     return {
         stream: [] if isinstance(reply, Exception) else [_record(*entry) for entry in reply or ()]
@@ -68,7 +74,7 @@ def _record(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Record:
         name.decode(errors="replace"): value.decode(errors="replace")
         for name, value in (fields or {}).items()
     }
-    return Record(int(entry_id.partition(b"-")[0]), text)
+    return Record(int(entry_id.partition(b"-")[0]), text, entry_id.decode())
 
 
 def cause_of(record: Record) -> str | None:

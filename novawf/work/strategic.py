@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -17,8 +18,8 @@ from novawf.errors import CorruptState
 from novawf.store import keys
 from novawf.tasks.model import Priority, TaskSpec, WorkType
 from novawf.tasks.state import TaskState, unpack
-from novawf.work.evidence import Failures, failures_by_cause, newest_records
-from novawf.work.item import Look, WorkItem
+from novawf.work.evidence import Failures, Record, cause_of, failures_by_cause, newest_records
+from novawf.work.item import WANTED, Look, WorkItem
 from novawf.work.jobs.table import DEADLINE_REVIEW, FAILURE_REVIEW
 
 NAME: Final = "strategic"
@@ -27,7 +28,7 @@ PILE: Final = 5
 """So many failures of one cause are worth a review."""
 
 RECORDS_READ: Final = 40
-"""Newest records read of each of three streams."""
+"""Newest records read of each of three streams; later only what has come since."""
 
 FAILURES_MS: Final = 86_400_000
 """Older failures are no news."""
@@ -43,9 +44,16 @@ CHECKED: Final = 16
 
 
 class StrategicPlanner:
-    """Reads the newest records of this Nova and of `fleet`, and the nearest deadlines."""
+    """Reads the newest records of this Nova and of `fleet`, and the nearest deadlines.
+
+    What it read it remembers, so that an idle fleet's records are not read again and again.
+    """
 
     name = NAME
+
+    def __init__(self) -> None:
+        self._seen: dict[str, str] = {}
+        self._records: dict[str, deque[Record]] = {}
 
     async def discover(self, look: Look) -> Sequence[WorkItem]:
         """See `Discoverer.discover`. Four round trips at most."""
@@ -54,14 +62,17 @@ class StrategicPlanner:
 
     async def _failures(self, look: Look) -> list[WorkItem]:
         streams = (keys.completed(look.nova), keys.completed(ids.FLEET), keys.progress(look.nova))
-        found = await newest_records(look.client, streams, RECORDS_READ)
-        records = [record for listed in found.values() for record in listed]
+        found = await newest_records(look.client, streams, RECORDS_READ, self._seen)
+        for stream, newest in found.items():
+            kept = self._records.setdefault(stream, deque(maxlen=RECORDS_READ))
+            kept.extend(record for record in reversed(newest) if cause_of(record) is not None)
+            if newest:
+                self._seen[stream] = newest[0].entry_id
+        records = [record for kept in self._records.values() for record in kept]
         since_ms = round(look.wall_s * 1000) - FAILURES_MS
         items = []
-        for group in failures_by_cause(records, since_ms):
-            if group.records < PILE:
-                break
-            if await self._still_holds(look, group):
+        for group in failures_by_cause(records, since_ms)[:WANTED]:
+            if group.records >= PILE and await self._still_holds(look, group):
                 items.append(self._review(look, group))
         return items
 

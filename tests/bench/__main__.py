@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tests.bench import coldstart, idle, latency, processes, recovery, throughput
+from tests.bench import coldstart, discovery, idle, latency, processes, recovery, throughput
 from tests.bench.measure import Options, Result, Target, best_of, machine, medians, progress
 from tests.bench.peers import comparison
 
@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "coldstart": coldstart,
     "recovery": recovery,
     "peers": comparison,
+    "discovery": discovery,
 }
 
 

@@ -30,7 +30,6 @@ from novawf.work.jobs.table import (
 )
 from novawf.work.jobs.troubles import review_deadlines, review_failures
 
-QUARTER_H: Final = 900.0
 HALF_H: Final = 1800.0
 HOUR: Final = 3600.0
 
@@ -41,7 +40,7 @@ BUILT_IN: Final = (
         "Check that gate, limits, leases and counts agree",
         "Reads what claims and limits rest on, and reports every contradiction.",
         safety_check,
-        QUARTER_H,
+        HALF_H,
     ),
     # analyse stream coordination patterns
     BuiltInJob(
@@ -57,7 +56,7 @@ BUILT_IN: Final = (
         "Review who waits for whom",
         "Idle and busy Novas, tasks that wait for one Nova or for other tasks, blocked ones.",
         review_coordination,
-        HALF_H,
+        HOUR,
     ),
     # enrich enterprise reports
     BuiltInJob(

@@ -20,7 +20,7 @@ from novawf.telemetry.buckets import LATENCY_US
 from novawf.work.evidence import Record, failures_by_cause, newest_records
 from novawf.work.jobs.table import JobContext
 
-RECORDS: Final = 50
+RECORDS: Final = 30
 """Newest ended records read of each Nova."""
 
 NOVAS: Final = 50

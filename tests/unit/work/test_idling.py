@@ -35,9 +35,9 @@ async def looks(idle: IdleWork, clock: ManualClock, seconds: int) -> list[int]:
 
 
 async def test_the_first_look_waits_and_later_ones_are_rare(clock: ManualClock) -> None:
-    """Thirty seconds of idleness, then every five minutes: twelve looks an hour."""
+    """Thirty seconds of idleness, then every ten minutes: six looks an hour."""
     idle = idle_work(clock)
-    assert await looks(idle, clock, 1000) == [30, 330, 630, 930]
+    assert await looks(idle, clock, 2000) == [30, 630, 1230, 1830]
 
 
 @pytest.mark.parametrize(("pace", "first_s"), [(0, 5), (0.1, 5), (0.5, 15), (2, 60)])
@@ -64,7 +64,7 @@ async def test_what_a_look_brought_does_not_put_off_or_bring_on_the_next(
     idle = idle_work(clock)
     assert await looks(idle, clock, 31) == [30]
     idle.worked(work_type)
-    assert await looks(idle, clock, 300) == [299]  # 300 s after the look before
+    assert await looks(idle, clock, 600) == [599]  # ten minutes after the look before
 
 
 async def test_without_discovery_there_is_never_a_look(clock: ManualClock) -> None:
