@@ -235,6 +235,7 @@ class Archive(ArchiveReader):
                 log.error("task %s cannot be archived: %r", row.task.task_id, error)
             else:
                 written.append(row)
+        lines.reverse()  # rows come the latest first
         return archive_file.append(self.directory, STEM, now[:10], lines), written
 
     def _line(self, row: _Row, now: str) -> str:
