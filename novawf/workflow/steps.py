@@ -244,7 +244,7 @@ class Steps:
             self._woken = await self._wait_for_work(self._nothing, left_s)
             nothing = self._nothing
             due = nothing.leases_expired or 0 < nothing.next_due_ms <= self.clock.now_ms()
-            if self.draining or not (self._woken or due):
+            if self.draining or not (self._woken or self.work_waits or due):
                 return "on"
             reply = await self._claim()
             if isinstance(reply, Nothing):
