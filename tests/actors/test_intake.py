@@ -42,21 +42,26 @@ def test_work_from_any_redis_client_runs_once_whatever_becomes_of_the_reader(
             NOVAWF_RAY__DASHBOARD="false", NOVAWF_SUPERVISION__BACKOFF_CAP_S="0.5"
         )
         with running_fleet(base / "home", "--store", store.url(), *flags, env=env) as fleet:
+            killed: set[int] = set()
 
-            def reader_pid() -> int | None:
+            def living_reader() -> int | None:
+                """Its record may still be that of the life which was just killed."""
                 actors = {actor["name"]: actor for actor in fleet.status()["actors"]}
-                return actors["streams"]["pid"] if actors["streams"]["alive"] else None
+                reader = actors["streams"]
+                return reader["pid"] if reader["alive"] and reader["pid"] not in killed else None
 
             def done() -> int:
                 return fleet.status()["tasks"]["completed"]
 
             wait_until(lambda: done() == 20, 30, what="what was added before the start")
             for life in range(3):
-                wait_until(reader_pid, 20)
+                pid = wait_until(living_reader, 20)
+                assert pid is not None
                 first = 20 + 40 * life
                 for number in range(first, first + 20):
                     add(number)
-                os.kill(int(reader_pid() or 0), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
                 for number in range(first + 20, first + 40):
                     add(number)
             wait_until(lambda: done() == 140, 60, what=f"140 tasks, not {done()}")
