@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from novawf.cli.main import PROG, make_app
 from novawf.cli.run import run_app
+from novawf.client import Fleet
+from novawf.errors import NotFound
 from novawf.store import keys
 from novawf.store.connect import StoreAddress, connect_sync
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 
 class Answer(NamedTuple):
@@ -85,6 +90,21 @@ def test_an_archived_task_is_still_found(novawf: Novawf, archived: str, store: A
     for selection in (("--status", "completed"), ("--nova", "torch")):
         assert novawf("tasks", "--archived", *selection, "--json").document == []
     assert "has not started" in novawf("logs", archived).err
+
+
+async def test_waiting_for_what_has_left_ends_at_once(
+    valkey_server: StoreAddress, redis: Redis, tmp_path: Path
+) -> None:
+    """A client that comes late hears how the task ended."""
+    async with Fleet.connect(home=tmp_path, store=valkey_server) as fleet:
+        task_id = await fleet.submit({"title": "x", "argv": ["true"]})
+        await fleet.cancel(task_id)
+        said = {"tasks": {"retention_h": 1e-9}}
+        await redis.hset(keys.FLEET, "document", json.dumps(said))  # type: ignore[misc]
+        assert (await fleet.sweep()).tasks == 1
+        assert (await fleet.wait(task_id, timeout_s=5))["outcome"] == "cancelled"
+        with pytest.raises(NotFound):
+            await fleet.wait("TORCH-1-000000", timeout_s=5)
 
 
 @pytest.mark.parametrize("verb", ["cancel", "retry", "approve"])
