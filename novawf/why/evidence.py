@@ -89,6 +89,15 @@ class Permits(NamedTuple):
     concurrent: int = 0
 
 
+class Supervisor(NamedTuple):
+    """Who owns the store, by the lease that a living supervisor renews."""
+
+    pid: int
+    host: str
+    home: str
+    until_ms: int
+
+
 @dataclass(frozen=True, slots=True)
 class FleetEvidence:
     """What holds for all tasks and all Novas."""
@@ -97,6 +106,8 @@ class FleetEvidence:
     """What the running fleet says of itself; empty when none has said anything."""
     supervised: bool | None = None
     """Whether a supervisor lives; None where that cannot be seen (the store alone is known)."""
+    owner: Supervisor | None = None
+    """None when nobody owns the store."""
     gate: GateView = field(default_factory=GateView)
     novas: Mapping[str, NovaEvidence] = field(default_factory=dict)
     actors: Mapping[str, ChildRecord] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from novawf.why.explanation import MECHANISMS, Explanation, Moment
 def fleet_hold(fleet: FleetEvidence, moment: Moment) -> Explanation | None:
     """Why nothing may start anywhere; None when it may."""
     return (
-        no_fleet(fleet)
+        no_fleet(fleet, moment)
         or _stop(fleet)
         or starting(fleet)
         or _verdict(fleet, moment)
@@ -26,11 +26,19 @@ def gate_hold(fleet: FleetEvidence, moment: Moment) -> Explanation | None:
     return _stop(fleet) or _verdict(fleet, moment) or _pause(fleet)
 
 
-def no_fleet(fleet: FleetEvidence) -> Explanation | None:
+def no_fleet(fleet: FleetEvidence, moment: Moment) -> Explanation | None:
     """That nobody is there to do anything."""
+    owner, listening = fleet.owner, any(nova.listening for nova in fleet.novas.values())
     if fleet.supervised is False:
         said = "no fleet runs: its supervisor is gone"
-    elif fleet.state or any(nova.listening for nova in fleet.novas.values()):
+    elif fleet.supervised or listening:
+        return None
+    elif owner is not None and owner.until_ms < moment.now_ms:
+        said = (
+            f"no fleet runs: its supervisor (pid {owner.pid} on {owner.host}) has let its hold on "
+            f"the store lapse {moment.ago(owner.until_ms)}"
+        )
+    elif owner is not None or fleet.state:
         return None
     else:
         said = "no fleet runs on this store"
@@ -40,7 +48,7 @@ def no_fleet(fleet: FleetEvidence) -> Explanation | None:
 
 def starting(fleet: FleetEvidence) -> Explanation | None:
     """That the fleet has not come up yet."""
-    if fleet.state != "starting" or any(nova.listening for nova in fleet.novas.values()):
+    if fleet.state not in ("", "starting") or any(nova.listening for nova in fleet.novas.values()):
         return None
     return Explanation("starting", "the fleet is starting", "it is up within seconds")
 

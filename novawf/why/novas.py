@@ -21,7 +21,7 @@ IDLE_LOOK: Final = "at its next look"
 def explain_nova(nova: NovaEvidence, fleet: FleetEvidence, moment: Moment) -> Explanation:
     """One sentence about a Nova."""
     return (
-        no_fleet(fleet)
+        no_fleet(fleet, moment)
         or unable(nova, moment, to_take=False)
         or _working(nova, fleet, moment)
         or _held(nova, fleet, moment)

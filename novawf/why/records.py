@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 from novawf.errors import CorruptState
 from novawf.safety.gate import GateView, parse_gate
 from novawf.store import keys
+from novawf.store.ownership import Owner
 from novawf.tasks.tracker import STATUSES
-from novawf.why.evidence import FleetEvidence, Held, NovaEvidence, Permits, judge_nova
+from novawf.why.evidence import (
+    FleetEvidence,
+    Held,
+    NovaEvidence,
+    Permits,
+    Supervisor,
+    judge_nova,
+)
 from novawf.workflow.identity import ChildRecord, NovaBeat
 
 if TYPE_CHECKING:
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
 def queue_fleet(pipe: Any) -> None:
     """Put the reads behind `fleet_evidence` into a pipeline."""
     pipe.hgetall(keys.FLEET)
+    pipe.hgetall(keys.FLEET_OWNER)
     pipe.hgetall(keys.CHILDREN)
     pipe.hgetall(keys.NOVAS)
     pipe.hgetall(keys.GATE)
@@ -33,7 +42,7 @@ def queue_fleet(pipe: Any) -> None:
     pipe.zrange(keys.DELAYED, 0, 0, withscores=True)
 
 
-FLEET_READS: Final = 9
+FLEET_READS: Final = 10
 """How many replies `queue_fleet` brings."""
 
 
@@ -41,7 +50,7 @@ def parse_fleet(
     replies: Sequence[Any],
 ) -> tuple[dict[str, Any], dict[str, ChildRecord], dict[str, NovaBeat]]:
     """The fleet's document, its children's records and its Novas' heartbeats."""
-    fleet, children, beats = replies[:3]
+    fleet, _, children, beats = replies[:4]
     return (
         parse_document(fleet),
         {name: ChildRecord.from_json(text) for name, text in sorted(children.items())},
@@ -60,7 +69,7 @@ def fleet_evidence(
 ) -> FleetEvidence:
     """The replies to `queue_fleet`, judged at `now_ms`."""
     document, records, beats = parse_fleet(replies)
-    gate, counts, ready, pinned, delayed, due = replies[3:FLEET_READS]
+    gate, counts, ready, pinned, delayed, due = replies[4:FLEET_READS]
     held = held or {}
     novas: dict[str, NovaEvidence] = {}
     for name in sorted({*records, *beats}):
@@ -70,6 +79,7 @@ def fleet_evidence(
     return FleetEvidence(
         state=str(document.get("state", "")),
         supervised=supervised,
+        owner=_supervisor(replies[1]),
         gate=read_gate(gate),
         novas=novas,
         actors={name: record for name, record in records.items() if record.kind == "actor"},
@@ -83,6 +93,15 @@ def fleet_evidence(
         next_due_ms=int(due[0][1]) if due else 0,
         permits=permits,
     )
+
+
+def _supervisor(fields: Mapping[str, str]) -> Supervisor | None:
+    """The owner of the store. Raises CorruptState."""
+    if not fields:
+        return None
+    owner = Owner.from_json(fields.get("about", ""))
+    until = fields.get("until", "")
+    return Supervisor(owner.pid, owner.host, owner.home, int(until) if until.isdigit() else 0)
 
 
 def parse_document(fleet: Mapping[str, str]) -> dict[str, Any]:

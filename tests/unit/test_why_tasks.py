@@ -20,7 +20,7 @@ from why_world import (
 )
 
 from novawf.tasks.model import Outcome
-from novawf.why.evidence import FleetEvidence, Permits
+from novawf.why.evidence import FleetEvidence, Permits, Supervisor
 from novawf.workflow.identity import ChildRecord
 
 SINCE = "2027-01-15T07:59:00Z"
@@ -231,6 +231,24 @@ def test_no_fleet_is_also_one_whose_supervisor_was_killed() -> None:
     found = why(task(line=line()), fleet(supervised=False))
     assert found.reason == "no_fleet"
     assert "supervisor is gone" in found.sentence
+
+
+def test_no_fleet_is_also_one_that_let_its_hold_on_the_store_lapse() -> None:
+    owner = Supervisor(77, "ada", "/home", NOW_MS - 4000)
+    found = why(task(line=line()), FleetEvidence(state="running", gate=OPEN, owner=owner))
+    assert found.reason == "no_fleet"
+    assert "(pid 77 on ada)" in found.sentence
+    assert "4.0 s ago" in found.sentence
+
+
+def test_a_fleet_whose_novas_listen_runs_though_its_supervisor_is_silent() -> None:
+    owner = Supervisor(77, "ada", "/home", NOW_MS - 4000)
+    assert why(task(line=line(0, "torch")), fleet(owner=owner)).reason == "ready"
+
+
+def test_a_supervisor_that_owns_the_store_and_has_said_nothing_yet_is_starting() -> None:
+    owner = Supervisor(77, "ada", "/home", NOW_MS + 4000)
+    assert why(task(line=line()), FleetEvidence(owner=owner)).reason == "starting"
 
 
 def test_no_fleet_tells_of_the_stop_besides() -> None:
