@@ -17,6 +17,8 @@ from novawf.safety.gate import Gate
 from novawf.safety.verdict import safe
 from novawf.store import keys
 from novawf.store.connect import StoreAddress, connect
+from novawf.streams.signal_intake import SignalIntake
+from novawf.streams.wake_config import WakeSettings
 from novawf.tasks.claims import Claim, Claimant, take_identity
 from novawf.tasks.config import TaskSettings
 from novawf.tasks.ending import Ending
@@ -359,6 +361,22 @@ async def test_suggestions_that_become_due_are_new_work(bench: Bench) -> None:
     found = await bench.processor(discoverers=(StreamWork(promote),), momentum=False).discover()
     assert len(found.admitted) == 1
     assert (found.items[0].key, found.more) == (found.admitted[0], True)
+
+
+async def test_a_low_signal_becomes_work_of_an_idle_nova_by_its_look(bench: Bench) -> None:
+    """From the message on its stream to the task; one task, however often it is looked for."""
+    intake = SignalIntake(bench.queue, WakeSettings(), hour=lambda: 12, load=lambda: 0.0)
+    message = {"message": "tidy up", "priority": "low", "argv": '["true"]'}
+    await intake.accept(keys.coordination("torch"), "1-0", message, "torch")
+    await bench.redis.hset(keys.NOVAS, "torch", json.dumps({"task": ""}))
+    processor = bench.processor(discoverers=(StreamWork(intake.promote_due),), momentum=False)
+    bench.clock.advance(29 * 60_000)
+    assert (await processor.discover()).admitted == ()
+    bench.clock.advance(60_000)
+    [task_id] = (await processor.discover()).admitted
+    view = await bench.tracker.task(task_id)
+    assert (view["title"], view["nova"], view["work_type"]) == ("tidy up", "torch", "wake_signal")
+    assert (await processor.discover()).admitted == ()
 
 
 # -- strategic planner ----------------------------------------------------------------------------
