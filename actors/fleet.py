@@ -166,6 +166,10 @@ class Fleet:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled, number)
+        if not await self.ownership.renew():
+            self._give_way()
+            await self.redis.aclose()
+            return
         await self.directory.fleet(report, "starting")
         if report.taken == "lapsed":
             # Its owner may only have been stopped: its Novas are fenced off, their leases run out.

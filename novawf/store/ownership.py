@@ -28,6 +28,8 @@ _OWN = load_script("novawf.store", "own")
 
 LEASE_MS = 10_000
 """A supervisor silent for longer may be replaced."""
+START_LEASE_MS = 120_000
+"""The same until its first renewal: Ray's start can take its time on a busy machine."""
 
 Taken = Literal["free", "own", "dead", "lapsed"]
 """How the store was taken: nobody had it, we had it, its owner is known to be gone with all that
@@ -101,8 +103,8 @@ class Ownership:
             self.redis,
             (keys.FLEET_OWNER,),
             (
-                self.owner.run_id, what, str(self.clock.now_ms()), str(LEASE_MS),
-                self.owner.to_json(), dead,
+                self.owner.run_id, what, str(self.clock.now_ms()),
+                str(START_LEASE_MS if what == "take" else LEASE_MS), self.owner.to_json(), dead,
             ),
         )  # fmt: skip
         return code, said

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from novawf.errors import CorruptState
 
-_FIELDS = 15
+_FIELDS = 16
 
 
 class TaskState(NamedTuple):
@@ -31,6 +31,7 @@ class TaskState(NamedTuple):
     deadline_ms: int | None = None
     dependents: bool = False
     """Whether another task has waited for this one."""
+    approved: bool = False
 
 
 class Event(NamedTuple):
@@ -49,12 +50,13 @@ def unpack(task_id: str, packed: str) -> TaskState:
     if len(parts) != _FIELDS:
         raise CorruptState(f"task {task_id}: its state {packed[:200]!r} has {len(parts)} fields")
     status, outcome, attempt, limit, epoch, owner, nova_epoch, target, tier, *rest = parts
-    created, updated, ready, cancel, deadline, dependents = rest
+    created, updated, ready, cancel, deadline, dependents, approved = rest
     try:
         return TaskState(
             status, outcome, int(attempt), int(limit), int(epoch), owner, int(nova_epoch),
             target, int(tier), created, int(updated), int(ready), cancel != "",
             int(deadline) if deadline else None, dependents != "",
+            approved != "",
         )  # fmt: skip
     except ValueError:
         raise CorruptState(f"task {task_id}: its state {packed[:200]!r} is no number") from None

@@ -45,13 +45,21 @@ class NovaBeat:
     """What failed last, while `state` is error_recovery."""
 
     def to_json(self) -> str:
-        """Compact JSON. Written by hand: about a third of the time of `json.dumps`."""
+        """Compact JSON, without what is empty: an idle Nova sends it for hours.
+
+        Written by hand: about a third of the time of `json.dumps`.
+        """
+        rest = f',"task":"{self.task}"' if self.task else ""
+        if self.title:
+            rest += f',"title":{_quote(self.title)}'
+        if self.permit_ms:
+            rest += f',"permit_ms":{self.permit_ms}'
+        if self.error:
+            rest += f',"error":{_quote(self.error)}'
         return (
             f'{{"pid":{self.pid},"epoch":{self.epoch},"state":"{self.state}",'
-            f'"phase":"{self.phase}","task":"{self.task}","cycles":{self.cycles},'
-            f'"seen_ms":{self.seen_ms},"progress_ms":{self.progress_ms},'
-            f'"since_ms":{self.since_ms},"title":{_quote(self.title)},'
-            f'"permit_ms":{self.permit_ms},"error":{_quote(self.error)}}}'
+            f'"phase":"{self.phase}","cycles":{self.cycles},"seen_ms":{self.seen_ms},'
+            f'"progress_ms":{self.progress_ms},"since_ms":{self.since_ms}{rest}}}'
         )
 
     @classmethod
@@ -64,7 +72,7 @@ class NovaBeat:
                 epoch=int(fields["epoch"]),
                 state=str(fields["state"]),
                 phase=str(fields["phase"]),
-                task=str(fields["task"]),
+                task=str(fields.get("task", "")),
                 cycles=int(fields["cycles"]),
                 seen_ms=int(fields["seen_ms"]),
                 progress_ms=int(fields["progress_ms"]),

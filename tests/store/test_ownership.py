@@ -65,6 +65,7 @@ async def test_a_silent_owner_is_replaced_after_its_lease_and_hears_of_it(
     first: Ownership, second: Ownership, clock: ManualClock
 ) -> None:
     await first.take(lives)
+    await first.renew()
     clock.advance(LEASE_MS)
     with pytest.raises(StoreInUse):
         await second.take(lives)
@@ -77,6 +78,7 @@ async def test_a_silent_owner_is_replaced_after_its_lease_and_hears_of_it(
 
 async def test_renewing_keeps_it(first: Ownership, second: Ownership, clock: ManualClock) -> None:
     await first.take(lives)
+    await first.renew()
     for _ in range(3):
         clock.advance(LEASE_MS - 1)
         assert await first.renew()
@@ -113,3 +115,12 @@ async def test_fencing_all_refuses_every_nova_of_before(redis: Redis, clock: Man
     await fence_all(redis)
     with pytest.raises(Fenced):
         await nova.claim()
+
+
+async def test_who_still_starts_is_given_more_time(
+    first: Ownership, second: Ownership, clock: ManualClock
+) -> None:
+    await first.take(lives)
+    clock.advance(LEASE_MS + 1)
+    with pytest.raises(StoreInUse):
+        await second.take(lives)

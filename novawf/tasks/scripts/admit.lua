@@ -34,7 +34,7 @@ redis.call('HINCRBY', KEYS[5], 'admitted', 1)
 local s = {status = status, outcome = status == 'blocked' and 'awaiting_approval' or '',
   attempt = '0', limit = ARGV[8], epoch = '0', owner = '', nova_epoch = '0', target = target,
   tier = ARGV[9], created = ARGV[3], updated = now, ready = ARGV[11], cancel = '',
-  deadline = ARGV[12], dependents = '', history = ''}
+  deadline = ARGV[12], dependents = '', approved = '', history = ''}
 if s.deadline ~= '' then redis.call('ZADD', KEYS[13], s.deadline, id) end
 for i = 1, #waits do
   local other, dependency = waits[i][1], waits[i][2]

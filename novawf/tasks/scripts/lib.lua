@@ -2,22 +2,24 @@
 -- State, one string per task: a line of fields joined by '|' (novawf/tasks/state.py reads the same
 -- order), then one line per event, the task's history:
 --   status outcome attempt limit epoch owner nova_epoch target tier created updated ready cancel
---   deadline dependents
+--   deadline dependents approved
 --   at ms|event|nova|attempt|detail …
 -- `epoch` is the fencing token: it grows with every claim, so a finish under an older one is
 -- refused, and a finish repeated under the same one is recognised. Times are fleet ms, but `created`
 -- is the ISO time of the protocol records. `limit` is the number of attempts allowed; `deadline` is
--- '' for none; `dependents` is '1' once another task waits for this one.
+-- '' for none; `dependents` is '1' once another task waits for this one, `approved` once its user
+-- has said so.
 local function int(x) return string.format('%.0f', x) end
 
 local STATE = '^([^|\n]*)|([^|\n]*)|([^|\n]*)|([^|\n]*)|([^|\n]*)|([^|\n]*)|([^|\n]*)|([^|\n]*)'
-  .. '|([^|\n]*)|([^|\n]*)|([^|\n]*)|([^|\n]*)|([^|\n]*)|([^|\n]*)|([^|\n]*)\n?(.*)$'
+  .. '|([^|\n]*)|([^|\n]*)|([^|\n]*)|([^|\n]*)|([^|\n]*)|([^|\n]*)|([^|\n]*)|([^|\n]*)\n?(.*)$'
 
 local function parse_state(packed)
   if not packed then return nil end
   local s = {}
   s.status, s.outcome, s.attempt, s.limit, s.epoch, s.owner, s.nova_epoch, s.target, s.tier,
-    s.created, s.updated, s.ready, s.cancel, s.deadline, s.dependents, s.history
+    s.created, s.updated, s.ready, s.cancel, s.deadline, s.dependents, s.approved,
+    s.history
     = string.match(packed, STATE)
   if not s.status then return nil end
   return s
@@ -29,7 +31,7 @@ local function pack_state(s)
   return s.status .. '|' .. s.outcome .. '|' .. s.attempt .. '|' .. s.limit
     .. '|' .. s.epoch .. '|' .. s.owner .. '|' .. s.nova_epoch .. '|' .. s.target .. '|' .. s.tier
     .. '|' .. s.created .. '|' .. s.updated .. '|' .. s.ready .. '|' .. s.cancel
-    .. '|' .. s.deadline .. '|' .. s.dependents .. '\n' .. s.history
+    .. '|' .. s.deadline .. '|' .. s.dependents .. '|' .. s.approved .. '\n' .. s.history
 end
 
 local function write_state(key, id, s) redis.call('HSET', key, id, pack_state(s)) end

@@ -7,7 +7,8 @@
 --      11 '1' if it may start only once approved, 12… ids it comes after
 -- Reply {1, status} pending again; {0, status, outcome} not blocked, or not in that way; {-1, id} a
 --      dependency is still blocked: retry that first; {-2} its deadline has passed; {-3} it was
---      never approved. One that is taken up because of its dependency is left to its deadline. It joins the cascade, which takes up again
+--      never approved. One that is taken up because of its dependency is left to its
+--      deadline. It joins the cascade, which takes up again
 --      what was blocked by it: also when whoever called this dies now.
 local id = ARGV[3]
 local s = read_state(KEYS[1], id)
@@ -17,7 +18,7 @@ if s.status ~= 'blocked' or not asked then return {0, s.status, s.outcome} end
 local late = s.deadline ~= '' and tonumber(s.deadline) <= tonumber(ARGV[1])
 if late and ARGV[5] ~= 'dependency' then return {-2, ''} end
 if ARGV[11] == '1' and ARGV[5] ~= 'awaiting_approval'
-    and not string.find(s.history, '|approved\n', 1, true) then
+    and s.approved == '' then
   return {-3, ''}
 end
 local waits = {}
@@ -38,6 +39,7 @@ for i = 1, #waits do
     write_state(KEYS[1], waits[i], dependency)
   end
 end
+if ARGV[5] == 'awaiting_approval' then s.approved = '1' end
 s.status, s.outcome, s.updated, s.ready, s.cancel = 'pending', '', ARGV[1], ARGV[6], ''
 s.limit = int(tonumber(s.attempt) + tonumber(ARGV[4]))
 if #waits > 0 then

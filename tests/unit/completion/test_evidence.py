@@ -16,7 +16,7 @@ SPEC = {
     "estimated_s": 5.0,
 }  # fmt: skip
 PACKED = (
-    f"completed|succeeded|3|4|7||2||0|{AT}|9|8|||\n"
+    f"completed|succeeded|3|4|7||2||0|{AT}|9|8||||\n"
     "1|created||0|\n2|claimed|torch|1|\n3|retry|torch|1|exit 3\n4|claimed|echo|2|\n"
     "5|released|echo|2|signal 9\n6|claimed|torch|3|\n9|completed|torch|3|exit 0\n"
 )

@@ -7,7 +7,7 @@ import pytest
 from novawf.errors import CorruptState
 from novawf.tasks.state import Event, TaskState, unpack, unpack_history
 
-PACKED = "in_progress||2|4|5|torch|3|echo|300000|2023-11-14T22:13:20.000Z|1700|1600|1|9000|1"
+PACKED = "in_progress||2|4|5|torch|3|echo|300000|2023-11-14T22:13:20.000Z|1700|1600|1|9000|1|1"
 
 
 def test_every_field_has_its_place() -> None:
@@ -27,12 +27,14 @@ def test_every_field_has_its_place() -> None:
         cancel=True,
         deadline_ms=9000,
         dependents=True,
+        approved=True,
     )
 
 
 def test_empty_marks_are_none() -> None:
-    state = unpack("T-1-000001", PACKED.removesuffix("1|9000|1") + "||")
+    state = unpack("T-1-000001", PACKED.removesuffix("1|9000|1|1") + "|||")
     assert (state.cancel, state.deadline_ms, state.dependents) == (False, None, False)
+    assert not state.approved
 
 
 def test_the_lines_behind_the_state_are_its_history_and_do_not_harm_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
@@ -22,9 +23,13 @@ def test_a_heartbeat_survives_its_json_whatever_the_title(title: str) -> None:
 
 
 def test_a_heartbeat_is_plain_json_with_its_field_names() -> None:
-    assert json.loads(BEAT.to_json()) == {
-        name: getattr(BEAT, name) for name in NovaBeat.__dataclass_fields__
-    }
+    beat = replace(BEAT, permit_ms=5, error="it failed")
+    assert json.loads(beat.to_json()) == asdict(beat)
+
+
+def test_a_heartbeat_leaves_out_what_is_empty() -> None:
+    idle = json.loads(replace(BEAT, task="", title="").to_json())
+    assert set(asdict(BEAT)) - set(idle) == {"task", "title", "permit_ms", "error"}
 
 
 def test_a_child_record_survives_its_json() -> None:
