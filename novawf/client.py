@@ -451,10 +451,16 @@ class Fleet:
         that is known), `details`. Raises NotFound, which names what comes nearest.
         """
         from novawf.why.answering import answer  # noqa: PLC0415 - most callers do not ask
+        from novawf.why.endings import explain_archived  # noqa: PLC0415
         from novawf.why.reading import Reader  # noqa: PLC0415
 
-        with translate_errors(self.address):
-            return await answer(Reader(self.redis, self.clock, self._supervised()), subject)
+        try:
+            with translate_errors(self.address):
+                return await answer(Reader(self.redis, self.clock, self._supervised()), subject)
+        except NotFound:
+            if subject is None or (archived := await self._archived(subject)) is None:
+                raise
+            return explain_archived(archived).document(subject, "task")
 
     async def said(self) -> dict[str, Any]:
         """What the running fleet has put into the store about itself; empty where none runs."""

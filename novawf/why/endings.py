@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from novawf.why.evidence import TaskEvidence
 from novawf.why.explanation import Explanation, Moment
-
-_AGAIN = "`novawf retry {}`"
 
 
 def explain_completed(task: TaskEvidence, moment: Moment) -> Explanation:
@@ -30,7 +31,7 @@ def explain_blocked(task: TaskEvidence, moment: Moment) -> Explanation:
     when = f"{moment.ago(at_ms)}"
     because = f": {detail}" if detail else ""
     tries = f"attempt {state.attempt} of {state.limit}"
-    again = _AGAIN.format(task_id)
+    again = _again(task, moment)
     details = {
         "outcome": state.outcome,
         "since": moment.iso(at_ms),
@@ -76,6 +77,39 @@ def explain_blocked(task: TaskEvidence, moment: Moment) -> Explanation:
     }.get(state.outcome, (f"{task_id} is blocked ({state.outcome}) {when}{because}", again))
     known = state.outcome if state.outcome != "" else "blocked"
     return Explanation(known if known in _KNOWN else "blocked", said, release, details=details)
+
+
+def _again(task: TaskEvidence, moment: Moment) -> str:
+    """How it is taken up again: `retry`, where that would not be refused."""
+    deadline_ms = task.state.deadline_ms
+    if deadline_ms is not None and deadline_ms <= moment.now_ms:
+        return "submit it anew with a later deadline: its own has passed"
+    approved = any(event.detail == "approved" for event in task.events)
+    if task.spec.get("approval") and not approved:
+        return "submit it anew: it was never approved"
+    return f"`novawf retry {task.task_id}`"
+
+
+def explain_archived(view: Mapping[str, Any]) -> Explanation:
+    """It has ended and left the store; `view` is what the archive has of it."""
+    task_id, outcome = str(view["task_id"]), str(view.get("outcome") or "blocked")
+    details = {"outcome": outcome, "archived_at": view.get("archived_at")}
+    at = f"at {str(view.get('updated_at', ''))[:19]}Z"
+    if view["status"] == "completed":
+        return Explanation(
+            "completed",
+            f"{task_id} was completed {at} by {view.get('assignee')}, and has left the store for "
+            "the archive",
+            details=details,
+        )
+    last = (view.get("history") or [{}])[-1].get("detail", "")
+    return Explanation(
+        outcome if outcome in _KNOWN else "blocked",
+        f"{task_id} ended blocked ({outcome}) {at}{f': {last}' if last else ''}, and has left the "
+        "store for the archive",
+        "submit it anew",
+        details=details,
+    )
 
 
 _KNOWN = {

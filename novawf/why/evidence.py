@@ -151,7 +151,7 @@ class TaskEvidence:
     title: str
     state: TaskState
     spec: Mapping[str, Any] = field(default_factory=dict)
-    """Of the specification: `at` and `deadline`, where it has them."""
+    """Of the specification: `at` and `approval`, where it has them."""
     events: tuple[Event, ...] = ()
     result: Mapping[str, Any] = field(default_factory=dict)
     due_ms: int | None = None

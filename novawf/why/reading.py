@@ -166,7 +166,7 @@ class Reader:
             task_id=task_id,
             title=str(fields.get("title", "")),
             state=state,
-            spec={name: fields[name] for name in ("at", "deadline") if name in fields},
+            spec={name: fields[name] for name in ("at", "approval") if name in fields},
             events=tuple(unpack_history(packed)),
             result=json.loads(result) if result else {},
             due_ms=None if due is None else int(due),
@@ -308,7 +308,7 @@ def _by_nova(members: Iterable[str]) -> dict[str, list[str]]:
 def _follows(task: TaskEvidence) -> bool:
     """Whether what it comes after is why it does not go on."""
     return task.state.status == "pending" or (
-        task.state.status == "blocked" and task.state.outcome == "dependency"
+        task.state.status == "blocked" and task.state.outcome in ("dependency", "awaiting_approval")
     )
 
 

@@ -34,8 +34,8 @@ def explain_task(task: TaskEvidence, fleet: FleetEvidence, moment: Moment) -> Ex
     if status == "in_progress":
         return _in_hand(task, fleet, moment)
     if status == "blocked":
-        if task.state.outcome == "dependency" and task.cause is not None:
-            return _after_others(task, fleet, moment)
+        if task.cause is not None:
+            return _blocked_with_others(task, fleet, moment)
         return explain_blocked(task, moment)
     return _pending(task, fleet, moment)
 
@@ -98,7 +98,7 @@ def _after_others(task: TaskEvidence, fleet: FleetEvidence, moment: Moment) -> E
     while chain[-1].cause is not None:
         chain.append(chain[-1].cause)
     root = chain[-1]
-    blocked = task.state.status == "blocked"
+    blocked = task.state.outcome == "dependency"
     others = len(task.waits_for) - 1
     if root is task:
         names = listed(list(task.waits_for)) if task.waits_for else "others"
@@ -130,6 +130,21 @@ def _after_others(task: TaskEvidence, fleet: FleetEvidence, moment: Moment) -> E
             "root_reason": at_root.reason,
         },
     )
+
+
+def _blocked_with_others(task: TaskEvidence, fleet: FleetEvidence, moment: Moment) -> Explanation:
+    """It was blocked with what it comes after, or awaits approval and comes after something."""
+    others = _after_others(task, fleet, moment)
+    if task.state.outcome != "awaiting_approval":
+        return others
+    own, cause = explain_blocked(task, moment), task.cause
+    also = replace(others, reason=str(others.details["root_reason"]))
+    if cause is not None and cause.state.status == "blocked":
+        # Approving is refused before that one was taken up again.
+        return replace(
+            joined(own, also), released_by=f"{also.released_by}, and then {own.released_by}"
+        )
+    return joined(own, also)
 
 
 # -- who could take it ----------------------------------------------------------------------------

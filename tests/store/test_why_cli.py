@@ -173,3 +173,16 @@ async def test_status_says_why_for_the_fleet_and_each_nova(
         status = await fleet.status()
         for why in (status["fleet"]["why"], status["novas"][0]["why"]):
             assert (why["reason"], why["released_by"]) == ("stopped", "`novawf clear-stop`")
+
+
+async def test_a_task_that_has_left_the_store_is_explained_from_the_archive(
+    store: Any, valkey_server: StoreAddress, tmp_path: Path
+) -> None:
+    async with Fleet.connect(home=tmp_path, store=valkey_server) as fleet:
+        task_id = await fleet.submit({"title": "x", "argv": ["true"]})
+        await fleet.cancel(task_id)
+        store.hset(keys.FLEET, "document", json.dumps({"tasks": {"retention_h": 1e-9}}))
+        assert (await fleet.sweep()).tasks == 1
+        found = await fleet.why(task_id)
+    assert (found["reason"], found["released_by"]) == ("cancelled", "submit it anew")
+    assert "has left the store for the archive" in found["sentence"]

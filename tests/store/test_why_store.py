@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from novawf.clock import ManualClock, iso
-from novawf.errors import NotFound
+from novawf.errors import NotFound, Refused
 from novawf.ids import request_id
 from novawf.safety.gate import Gate
 from novawf.safety.verdict import safe, unsafe
@@ -172,6 +172,36 @@ async def test_every_ending_without_success_is_told(world: World) -> None:
     assert (await world.why(late))["details"]["outcome"] == "deadline"
 
 
+async def test_a_retry_that_would_be_refused_is_not_advised(world: World) -> None:
+    """Too late, or cancelled before anybody approved it: only a new task helps."""
+    never = await world.submit(approval=True)
+    await world.queue.cancel(never)
+    late = await world.submit(deadline=world.in_s(1), retries=0)
+    await world.claim("torch")
+    await world.finish("torch", Ending("blocked", "failed"), "exit 1")
+    world.clock.advance(1000)
+    for task_id in (never, late):
+        assert (await world.why(task_id))["released_by"].startswith("submit it anew")
+        with pytest.raises(Refused):
+            await world.queue.retry(task_id)
+
+
+async def test_an_approval_that_would_be_refused_comes_second(world: World) -> None:
+    root = await world.submit(retries=0)
+    task_id = await world.submit(after=[root], approval=True)
+    await world.claim("torch")
+    await world.finish("torch", Ending("blocked", "failed"), "exit 1")
+    found = await world.why(task_id)
+    assert (found["reason"], found["details"]["also"]) == ("awaiting_approval", "failed")
+    with pytest.raises(Refused):
+        await world.queue.approve(task_id)
+    first, second = found["released_by"].split(", and then ")
+    assert f"novawf retry {root}" in first
+    await world.queue.retry(root)
+    assert second == f"`novawf approve {task_id}`"
+    await world.queue.approve(task_id)
+
+
 async def test_a_lease_that_ran_out_is_told(world: World) -> None:
     task_id = await world.submit()
     await world.claim("torch")
@@ -205,7 +235,9 @@ async def test_a_supervisor_s_hold_on_the_store_tells_starting_from_gone(
     redis: Any, clock: ManualClock
 ) -> None:
     owner = Owner("run", 77, 1, "boot", "ada", "/home")
-    await Ownership(redis, clock, owner).take(lambda _: False)
+    ownership = Ownership(redis, clock, owner)
+    await ownership.take(lambda _: False)
+    await ownership.renew()  # the first lease is longer: a start takes its time
     world = World(redis, clock)
     task_id = await world.submit()
     assert (await world.why(task_id))["reason"] == "starting"
