@@ -6,25 +6,31 @@ that asks for `redis`. Scripts run behind the shim that refuses undeclared keys.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import dragonfly
 import pytest
 from lua_shim import with_declared_keys
 from valkey_process import running_valkey
 
 from novawf.clock import ManualClock
 from novawf.store import scripts
-from novawf.store.connect import StoreAddress, connect
+from novawf.store.connect import StoreAddress, connect, connect_sync
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests marked `long` run only when they are asked for: `-m long`."""
+    """Tests marked `long` run only when they are asked for: `-m long`.
+
+    What looks back on the whole session (`test_discipline.py`) comes last.
+    """
+    items.sort(key=lambda item: item.path.name == "test_discipline.py")
     if "long" in config.option.markexpr:
         return
     long = [item for item in items if item.get_closest_marker("long")]
@@ -41,6 +47,7 @@ def _declared_keys_only() -> Iterator[None]:
         patch.setattr(
             scripts, "read_source", lambda package, name: with_declared_keys(read(package, name))
         )
+        patch.setattr(scripts.Script, "__call__", dragonfly.noted(scripts.Script.__call__))
         yield
 
 
@@ -63,7 +70,9 @@ def valkey_server(
 
 
 @pytest.fixture
-async def redis(valkey_server: StoreAddress) -> AsyncIterator[Redis]:
+async def redis(
+    valkey_server: StoreAddress, request: pytest.FixtureRequest
+) -> AsyncIterator[Redis]:
     """An empty store and a client made as production makes it."""
     client = connect(valkey_server, name="test")
     await client.flushall()
@@ -71,6 +80,8 @@ async def redis(valkey_server: StoreAddress) -> AsyncIterator[Redis]:
         yield client
     finally:
         await client.aclose()
+        with contextlib.closing(connect_sync(valkey_server)) as listener:
+            dragonfly.hear(listener.info("commandstats"), request.node.nodeid)
 
 
 @pytest.fixture
