@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from actors.child import Child, Watch, supervise
 from actors.directory import Directory
 from actors.ground import Ground, StoreReport, fleet_clock
+from actors.idleness import Idleness, ended_blocked
 from actors.reclaim import Reclaim
 from actors.roster import children_of
 from actors.session import RaySession
@@ -49,9 +50,6 @@ RENEW_S = 2.0
 DRAIN_S = 4.0
 """Work in hand at a stop may end for so long; then it is handed back, to be gone within 10 s."""
 ASK_S = 1.0
-QUIET_S = 2.0
-FIRST_WORK_S = 10.0
-"""`--until-idle` ends after QUIET_S without work, or FIRST_WORK_S when none ever came."""
 
 
 class Announcer(Protocol):
@@ -177,7 +175,7 @@ class Fleet:
         else:
             await self.queue.release_all("the supervisor was restarted")
         await self.queue.sweep_cascade()
-        self._blocked_before = (await self.tracker.counts())["blocked"]
+        self._blocked_before = await ended_blocked(self.redis, self.tracker)
         self.children = children_of(
             self.settings, self.ground, report, self.environment, until_idle=self.until_idle
         )
@@ -321,26 +319,13 @@ class Fleet:
 
     async def _until_idle(self) -> None:
         """Stop once nothing is queued or running."""
-        for child in self.children:
-            await child.settled.wait()
-        quiet_since_s, worked = monotonic_s(), False
-        counts = {"blocked": 0}
-        while any(child.state != "quarantined" for child in self.children if child.kind == "nova"):
-            try:
-                counts = await self.tracker.counts()
-            except (RedisError, OSError):
-                quiet_since_s = monotonic_s()  # the store is away: nothing is known
-                await asyncio.sleep(TEND_S)
-                continue
-            if counts["pending"] or counts["in_progress"]:
-                quiet_since_s, worked = monotonic_s(), True
-            elif monotonic_s() - quiet_since_s >= (QUIET_S if worked else FIRST_WORK_S):
-                break
-            await asyncio.sleep(0.1)
-        else:
+        idle = Idleness(self.children, self.redis, self.tracker, self.settings.fleet.novas)
+        counts = await idle.wait()
+        if counts is None:
             self.announcer.announce("giving_up", cause="every Nova is quarantined")
             self.exit_code = 1
-        if counts["blocked"] > self._blocked_before:
+            counts = idle.counts
+        if await ended_blocked(self.redis, self.tracker) > self._blocked_before:
             self.exit_code = 1
         self.announcer.announce("idle", **counts)
         self.stopping.set()
