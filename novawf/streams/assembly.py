@@ -40,6 +40,8 @@ log = logging.getLogger("novawf.streams")
 SCHEDULES_EVERY_S = 1.0
 """How late a scheduled task may be; the store is asked only when one is due (and every 5 s)."""
 
+SUGGESTIONS_EVERY_S = 15.0
+"""How long after its delay a suggestion may become work, when somebody is idle."""
 METRICS_EVERY_S = 1.0
 SWEEP_EVERY_S = 60.0
 SWEEP_S = 0.5
@@ -127,6 +129,7 @@ class FleetStreams:
     def _jobs(self) -> list[Job]:
         return [
             Job("schedules", SCHEDULES_EVERY_S, self._scheduler.run_due),
+            Job("suggestions", SUGGESTIONS_EVERY_S, self._signals.promote_due),
             Job("trimming", self._settings.trim_every_s, self._trim),
             Job("metrics", METRICS_EVERY_S, self._metrics.publish),
             Job("retention", SWEEP_EVERY_S, self._sweep),
