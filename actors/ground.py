@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from novawf.client import with_password_file
 from novawf.clock import SystemClock, boot_id
 from novawf.errors import InvalidConfig, NovawfError, StoreUnreachable
+from novawf.processes.finding import with_password_file
 from novawf.processes.guard import Sentinel
 from novawf.processes.home import HomeLock, read_fleet_file, remove_fleet_file
 from novawf.processes.identity import alive, process_start_time

@@ -127,7 +127,7 @@ def _disk(directory: Path) -> Finding:
 
 
 def _running(place: Place) -> dict[str, Any] | None:
-    from novawf.client import find_fleet  # noqa: PLC0415 - see the package's docstring
+    from novawf.processes.finding import find_fleet  # noqa: PLC0415 - see the package's docstring
 
     try:
         return find_fleet(place.home)

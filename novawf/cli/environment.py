@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from novawf.client import default_home, with_password_file
+from novawf.processes.finding import default_home, with_password_file
 from novawf.store.connect import StoreAddress, parse_url
 
 if TYPE_CHECKING:

@@ -73,7 +73,7 @@ def down(
     ] = False,
 ) -> None:
     """Stop the fleet of this home: work in hand is finished or handed back, nothing is lost."""
-    from novawf.client import find_fleet  # noqa: PLC0415 - see the package's docstring
+    from novawf.processes.finding import find_fleet  # noqa: PLC0415 - see the package's docstring
 
     home = call.place().home
     pid = int(find_fleet(home)["pid"])
@@ -100,7 +100,7 @@ def _pin(home: Path, pid: int) -> int:
 
     Pinned first and confirmed after: should the pid have changed hands, the lock tells.
     """
-    from novawf.client import supervisor_holds  # noqa: PLC0415 - see the package's docstring
+    from novawf.processes.finding import supervisor_holds  # noqa: PLC0415 - see the package's docstring
     from novawf.processes.home import lock_holder  # noqa: PLC0415
 
     gone = FleetNotRunning(f"no fleet runs at {home}: it has just ended")

@@ -41,7 +41,8 @@ async def why(call: Invocation, subject: _Subject = None) -> int:
 
 
 async def _answer(call: Invocation, subject: str | None) -> tuple[dict[str, Any], int]:
-    from novawf.client import Fleet, last_store, supervisor_holds  # noqa: PLC0415 - see the package's docstring
+    from novawf.client import Fleet  # noqa: PLC0415 - see the package's docstring
+    from novawf.processes.finding import last_store, supervisor_holds  # noqa: PLC0415
     from novawf.why.answering import out_of_reach  # noqa: PLC0415
     from novawf.why.explanation import Explanation  # noqa: PLC0415
 

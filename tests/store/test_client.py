@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from novawf import fleet_view
-from novawf.client import Fleet, find_fleet, supervisor_holds
+from novawf.client import Fleet
 from novawf.clock import ManualClock, SystemClock
 from novawf.errors import (
     CorruptState,
@@ -20,6 +20,7 @@ from novawf.errors import (
     NotFound,
     StoreUnreachable,
 )
+from novawf.processes.finding import find_fleet, supervisor_holds
 from novawf.processes.home import HomeLock, write_fleet_file
 from novawf.store import keys
 from novawf.store.connect import StoreAddress
@@ -283,7 +284,7 @@ def test_a_look_at_the_lock_does_not_take_it(tmp_path: Path) -> None:
 
 
 def test_a_fleet_file_that_names_no_store_is_called_corrupt(tmp_path: Path) -> None:
-    from novawf.client import fleet_address
+    from novawf.processes.finding import fleet_address
 
     lock = HomeLock(tmp_path)
     lock.acquire()
