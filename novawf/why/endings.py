@@ -84,8 +84,7 @@ def _again(task: TaskEvidence, moment: Moment) -> str:
     deadline_ms = task.state.deadline_ms
     if deadline_ms is not None and deadline_ms <= moment.now_ms:
         return "submit it anew with a later deadline: its own has passed"
-    approved = any(event.detail == "approved" for event in task.events)
-    if task.spec.get("approval") and not approved:
+    if task.spec.get("approval") and not task.state.approved:
         return "submit it anew: it was never approved"
     return f"`novawf retry {task.task_id}`"
 
