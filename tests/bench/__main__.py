@@ -14,7 +14,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tests.bench import coldstart, discovery, idle, latency, processes, recovery, throughput
+from tests.bench import (
+    bytes_per_task,
+    coldstart,
+    depth,
+    discovery,
+    idle,
+    latency,
+    processes,
+    recovery,
+    throughput,
+    update,
+    wake,
+)
 from tests.bench.measure import Options, Result, Target, best_of, machine, medians, progress
 from tests.bench.peers import comparison
 
@@ -26,6 +38,10 @@ BENCHMARKS: dict[str, ModuleType] = {
     "recovery": recovery,
     "peers": comparison,
     "discovery": discovery,
+    "depth": depth,
+    "bytes": bytes_per_task,
+    "update": update,
+    "wake": wake,
 }
 
 

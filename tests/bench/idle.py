@@ -7,6 +7,7 @@ bare ones are asynchronous actors with one pending call, as Novas are watched by
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ TARGETS = (
     Target("novas_beyond_bare_percent_of_core", "<=", 5.0),
     Target("nova_uss_to_bare", "<=", 1.4),
     Target("nova_pss_to_bare", "<=", 1.4),
+    Target("nova_sends_mb_per_hour", "<=", 0.3),
 )
 LIMIT_S = 300.0
 NOVAS = ("torch", "echo", "helix")
@@ -28,7 +30,7 @@ SETTLE_S = 5.0
 
 
 async def run(directory: Path, stamp: str, options: Options) -> Result:
-    seconds = options.seconds or 30.0
+    seconds = options.seconds or 60.0
     result = Result()
     async with running(directory / "fleet", stamp, NOVAS) as fleet, fleet.client() as client:
         novas = await fleet.listening(client, len(NOVAS))
@@ -50,22 +52,23 @@ async def run(directory: Path, stamp: str, options: Options) -> Result:
         ]
         await asyncio.sleep(SETTLE_S)
         progress(f"idle: three Novas for {seconds:g} s")
-        traffic_before = await _traffic(redis)
+        sent_before, received_before = await _traffic(redis)
+        began_s = time.monotonic()
         cpu = await _cpu(groups, seconds)
-        traffic_after = await _traffic(redis)
-        hourly = {
-            name: round((traffic_after[name] - traffic_before[name]) / seconds * 3600)
-            for name in traffic_after
-        }
-        nova_bytes = sum(v for name, v in hourly.items() if name.startswith("nova-"))
+        sent_after, received_after = await _traffic(redis)
+        hours = (time.monotonic() - began_s) / 3600
+        sent = _hourly(sent_before, sent_after, hours)
+        received = _hourly(received_before, received_after, hours)
         memory = processes.memory_mb(novas.values())
         result.figures = {
             "cpu_percent_of_core": cpu,
             "memory_mb_per_nova": memory,
             "memory_mb_supervisor": processes.memory_mb([fleet.pid]),
             "memory_mb_shared_actor": processes.memory_mb(groups["shared_actors"]),
-            "store_bytes_per_nova_hour": round(nova_bytes / len(NOVAS)),
-            "store_bytes_per_hour_by_client": hourly,
+            "nova_sends_mb_per_hour": round(_of_novas(sent) / len(NOVAS), 4),
+            "nova_receives_mb_per_hour": round(_of_novas(received) / len(NOVAS), 4),
+            "sent_mb_per_hour_by_client": sent,
+            "received_mb_per_hour_by_client": received,
         }
         await redis.aclose()
     async with bare_ray(directory / "ray", stamp, "idle") as bare:
@@ -101,10 +104,21 @@ async def _cpu(groups: dict[str, list[int]], seconds: float) -> dict[str, float]
     }
 
 
-async def _traffic(redis: Any) -> Counter[str]:
-    """Bytes in both directions so far, by client name."""
-    found: Counter[str] = Counter()
+async def _traffic(redis: Any) -> tuple[Counter[str], Counter[str]]:
+    """Bytes that clients sent and received so far, by the server's count, by client name."""
+    sent: Counter[str] = Counter()
+    received: Counter[str] = Counter()
     for client in await redis.client_list():
         if not client["name"].startswith(("bench", "novawf-client")):
-            found[client["name"]] += int(client["tot-net-in"]) + int(client["tot-net-out"])
-    return found
+            sent[client["name"]] += int(client["tot-net-in"])
+            received[client["name"]] += int(client["tot-net-out"])
+    return sent, received
+
+
+def _hourly(before: Counter[str], after: Counter[str], hours: float) -> dict[str, float]:
+    """MB an hour of each client; one that came meanwhile counts from nothing."""
+    return {name: round((after[name] - before[name]) / 1e6 / hours, 4) for name in sorted(after)}
+
+
+def _of_novas(hourly: dict[str, float]) -> float:
+    return sum(value for name, value in hourly.items() if name.startswith("nova-"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from typing import Any
 
@@ -13,3 +14,10 @@ def noop(_ctx: Any) -> None:
 def started(_ctx: Any) -> int:
     """When it began: CLOCK_MONOTONIC in ns, the same for every process of a machine."""
     return time.monotonic_ns()
+
+
+def updates(ctx: Any, number: int, pause_s: float) -> None:
+    """So many progress records that carry when they were posted (CLOCK_MONOTONIC, ns)."""
+    for done in range(number):
+        time.sleep(random.uniform(0.5, 1.5) * pause_s)
+        ctx.progress(100 * done / number, str(time.monotonic_ns()))

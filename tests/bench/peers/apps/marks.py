@@ -72,13 +72,14 @@ def shares(whole: int, lanes: int) -> list[int]:
 
 
 async def one_at_a_time(
-    submit: Callable[[], Awaitable[object] | object], times: int
+    submit: Callable[[], Awaitable[object] | object], times: int, where: Path | None = None
 ) -> dict[str, list[float]]:
     """Submit to an idle system, again and again: when (ns, before the call), and the call's ms.
 
     The first is left out: with it clients import and connect. The times are those of the others.
+    `where` the marks are: `$PEERS_MARKS` if it is not said.
     """
-    directory = Path(os.environ["PEERS_MARKS"])
+    directory = where or Path(os.environ["PEERS_MARKS"])
     sent_ns, call_ms = [], []
     for _ in range(times + 1):
         before = count(directory)
