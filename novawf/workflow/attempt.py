@@ -161,16 +161,18 @@ class AttemptRunner:
 
     async def run(self, attempt: Attempt) -> Outcome:
         """Do the work; the outcome is also kept in the attempt."""
-        attempt.outcome = await self._run(attempt)
-        if attempt.outcome.ok and attempt.claim.spec.get("accept"):
-            attempt.outcome = await self._accept(attempt, attempt.outcome)
+        outcome = await self._run(attempt)
+        if outcome.ok and attempt.claim.spec.get("accept"):
+            outcome = await self._accept(attempt, outcome)
         if attempt.claim.deadline_ms is not None:
             attempt.deadline_left_s = self._left_s(attempt.claim.deadline_ms)
-            if attempt.outcome.cause == "timeout" and attempt.deadline_left_s <= 0:
-                attempt.outcome = replace(
-                    attempt.outcome, cause="deadline", error="its deadline passed; it was ended"
+            if outcome.cause == "timeout" and attempt.deadline_left_s <= 0:
+                outcome = replace(
+                    outcome, cause="deadline", error="its deadline passed; it was ended"
                 )
-        return attempt.outcome
+        # Only now: who has an outcome is over, its lease is renewed no more.
+        attempt.outcome = outcome
+        return outcome
 
     async def _run(self, attempt: Attempt) -> Outcome:
         claim = attempt.claim

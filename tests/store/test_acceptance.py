@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from nova_world import Job, Jobs, World
+from waiting import until
 
 from novawf.clock import iso
 from novawf.executors.base import Outcome, Report, Work
+from novawf.store import keys
 from novawf.store.connect import StoreAddress
 
 RESULTS = Outcome(ok=True, results={"rows": 3}, stdout_tail="wrote three rows")
@@ -114,6 +116,44 @@ async def test_a_check_that_is_cancelled_cancels_the_task(world: World) -> None:
     check, _ = answers(Outcome(ok=False, cause="cancelled", error="cancelled and ended"))
     view = await run_with(world, work, check, accept=["./check"])
     assert (view["status"], view["outcome"]) == ("blocked", "cancelled")
+
+
+async def test_a_task_stays_in_its_novas_hands_while_it_is_checked(
+    redis: Any, valkey_server: StoreAddress, tmp_path: Path
+) -> None:
+    """A check that takes longer than the lease costs no attempt, and hears of a cancellation."""
+    world = World(valkey_server, tmp_path, lease_s=0.3)
+    await world.open_gate()
+    jobs = Jobs()
+    nova = await world.nova(jobs=jobs)
+    nova.executors["command"] = Commands(jobs.hold)
+    world.run(nova)
+    task_id = await world.submit(accept=["./check"], retries=0)
+
+    async def lease_ms() -> float:
+        return float(await world.redis.zscore(keys.LEASES, task_id) or 0)
+
+    first_ms = await until(lease_ms, what="the claim")
+
+    async def renewed_thrice() -> bool:
+        assert await world.queue.release_expired() == []
+        return await lease_ms() > first_ms + 900
+
+    await until(renewed_thrice, what="the renewals")
+    await world.queue.cancel(task_id)
+    assert (await world.ended(task_id))["outcome"] == "cancelled"
+    await world.close()
+
+
+async def test_a_check_that_cannot_be_made_completes_nothing(world: World) -> None:
+    """The work's own success is not taken for the check's, whatever goes wrong in between."""
+
+    async def breaks(work: Work, report: Report, cancel: asyncio.Event) -> Outcome:
+        raise RuntimeError("the executor broke")
+
+    work, _ = answers(RESULTS)
+    view = await run_with(world, work, breaks, accept=["./check"], retries=0)
+    assert (view["status"], view["outcome"]) == ("blocked", "failed")
 
 
 async def test_work_is_given_no_more_time_than_its_deadline_leaves(world: World) -> None:
