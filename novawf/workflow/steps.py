@@ -57,7 +57,8 @@ LOOK_AGAIN_S = 60.0
 """The longest that an idle Nova relies on tokens and heartbeats alone."""
 
 _RECOVERY_S = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Pauses before successive attempts to recover; the last one repeats (a store that is away)."""
+"""Pauses before successive attempts to recover, until a look for work succeeds; the last one
+repeats (a store that is away, a key of another type)."""
 
 
 Rest = Literal["on", "over", "work"]
@@ -128,6 +129,7 @@ class Steps:
         self.work_waits = False
         """A heartbeat saw work that this Nova may take."""
         self._failures = 0
+        """Failures, and refusals by a store that says all is well, since work was last looked for."""
         self._completed = ""
         """Id of the task that was completed last, until the completion routine has rested."""
         self._personal_s: tuple[float, float] | None = None
@@ -179,6 +181,11 @@ class Steps:
         return Event.CHECKED
 
     async def _work_discovery(self) -> Event:
+        event = await self._find_work()
+        self._failures = self._failures + 1 if event is Event.UNSAFE else 0
+        return event
+
+    async def _find_work(self) -> Event:
         if self.data.current_phase is Phase.PERSONAL:
             return await self._personal_phase()
         if self._following is None and (not self.draining or self._claim_unanswered):
@@ -283,10 +290,9 @@ class Steps:
         return Event.PHASE_DUE
 
     async def _error_recovery(self) -> Event:
-        pause_s = _RECOVERY_S[min(self._failures, len(_RECOVERY_S) - 1)]
         self._failures += 1
         self.settled()
-        await asyncio.sleep(pause_s)  # not cut short by a drain: that would spin
+        await asyncio.sleep(self._recovery_s())  # not cut short by a drain: that would spin
         await self.waiter.close()
         self.verdict.learn(await self.beat())
         if self.attempt is not None:  # the executor itself failed: our fault, not the task's
@@ -301,8 +307,11 @@ class Steps:
                 self._owed = _Owed(attempt, ending)
         if self._owed is not None:
             await self._record()
-        self._failures = 0
         return Event.RECOVERED
+
+    def _recovery_s(self) -> float:
+        """None after the first failure, then growing: what fails for long is not tried in a spin."""
+        return _RECOVERY_S[min(max(0, self._failures - 1), len(_RECOVERY_S) - 1)]
 
     async def _safety_pause(self) -> Event:
         if self._claim_unanswered:
@@ -316,6 +325,7 @@ class Steps:
         await self.waiter.close()
         self.verdict.learn(await self.beat())
         if self.verdict.unsafe_reason() is None:
+            await self._pause(self._recovery_s())  # a claim may be refused for other reasons
             return Event.SAFE
         await self._pause(PAUSED_LOOK_S)
         return Event.UNSAFE

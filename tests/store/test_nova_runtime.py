@@ -118,6 +118,21 @@ async def test_an_idle_nova_asks_the_queue_no_more_than_it_must(
     await world.close()
 
 
+@pytest.mark.parametrize("key", [keys.wake("torch"), keys.progress("torch")])
+async def test_a_nova_that_fails_at_each_step_does_not_spin(world: World, key: str) -> None:
+    """A key of another type stops its work; it asks again at leisure, and goes on once it is gone."""
+    await world.redis.set(key, "of another type")
+    nova = await world.nova()
+    world.run(nova)
+    first_id = await world.submit()
+    over_s = time.monotonic() + 1
+    await until(lambda: time.monotonic() > over_s, what="a second")
+    assert nova.data.total_cycles_completed < 60
+    await world.redis.delete(key)
+    for task_id in (first_id, await world.submit()):
+        assert (await world.ended(task_id))["attempts"] == 1
+
+
 async def test_work_goes_on_when_all_connections_are_cut(world: World) -> None:
     """And orders are heard again afterwards."""
     task_id = await world.submit("hold", retries=0)
