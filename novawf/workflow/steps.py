@@ -129,7 +129,7 @@ class Steps:
         self.work_waits = False
         """A heartbeat saw work that this Nova may take."""
         self._failures = 0
-        """Failures, and refusals by a store that says all is well, since work was last looked for."""
+        """Failures, and claims refused, since a look for work succeeded."""
         self._completed = ""
         """Id of the task that was completed last, until the completion routine has rested."""
         self._personal_s: tuple[float, float] | None = None
@@ -310,7 +310,7 @@ class Steps:
         return Event.RECOVERED
 
     def _recovery_s(self) -> float:
-        """None after the first failure, then growing: what fails for long is not tried in a spin."""
+        """None after the first failure, then growing: what goes on failing must not spin."""
         return _RECOVERY_S[min(max(0, self._failures - 1), len(_RECOVERY_S) - 1)]
 
     async def _safety_pause(self) -> Event:

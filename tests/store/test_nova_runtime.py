@@ -120,7 +120,7 @@ async def test_an_idle_nova_asks_the_queue_no_more_than_it_must(
 
 @pytest.mark.parametrize("key", [keys.wake("torch"), keys.progress("torch")])
 async def test_a_nova_that_fails_at_each_step_does_not_spin(world: World, key: str) -> None:
-    """A key of another type stops its work; it asks again at leisure, and goes on once it is gone."""
+    """A key of another type stops it; it asks again at leisure, and goes on once that is gone."""
     await world.redis.set(key, "of another type")
     nova = await world.nova()
     world.run(nova)
