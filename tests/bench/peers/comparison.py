@@ -4,8 +4,12 @@ Rounds in which the systems take turns, each time in another order, two workers 
 stores that are empty at first. A round of one system: so many tasks are queued while nothing works,
 then its workers take them (rate: between the start of the first tenth and of the last, by each
 task's own note of when it began); then, idle, tasks are submitted one at a time (from before the
-call to that note). Ratios are taken within a round and the median over the rounds is shown, so that
-a machine that others keep busy disturbs them least.
+call to that note).
+
+All run the same plain function, installed as their users install them. `_tuned` peers have besides
+a parser and an event loop in C, which none of them brings along, and taskiq's task is a coroutine
+there, which it runs without a thread. Ratios are taken within a round and the median over the
+rounds is shown, so that a machine that others keep busy disturbs them least.
 """
 
 from __future__ import annotations
@@ -50,21 +54,21 @@ class Round:
 async def run(directory: Path, stamp: str, options: Options) -> Result:
     tasks = options.count or TASKS
     rounds = options.rounds or ROUNDS
-    python = await environment.python()
-    names = [OURS, *systems.WORKERS]
+    pythons = {kind: await environment.python(kind) for kind in environment.FILES}
+    names = [OURS, *systems.PEERS]
     found: dict[str, list[Round]] = {name: [] for name in names}
     for number in range(rounds):
         turn = number % len(names)
         for name in [*names[turn:], *names[:turn]]:
             place = directory / f"{name}{number}"
             progress(f"peers: round {number + 1} of {rounds}, {name}")
-            found[name].append(await _round(name, python, place, stamp, tasks))
+            found[name].append(await _round(name, pythons, place, stamp, tasks))
     result = Result()
     result.figures = {"tasks": tasks, "rounds": rounds, **_table(found[OURS])}
-    for name in systems.WORKERS:
+    for name in systems.PEERS:
         result.baseline[name] = _table(found[name])
     result.baseline["versions"] = environment.versions()
-    for name in systems.WORKERS:
+    for name in systems.PEERS:
         pairs = list(zip(found[OURS], found[name], strict=True))
         result.ratios |= {
             f"tasks_per_s_to_{name}": _median([a.tasks_per_s / b.tasks_per_s for a, b in pairs]),
@@ -76,10 +80,12 @@ async def run(directory: Path, stamp: str, options: Options) -> Result:
     return result
 
 
-async def _round(name: str, python: Path, place: Path, stamp: str, tasks: int) -> Round:
-    running = (
-        systems.novawf(place, stamp) if name == OURS else systems.peer(name, python, place, stamp)
-    )
+async def _round(name: str, pythons: dict[str, Path], place: Path, stamp: str, tasks: int) -> Round:
+    if name == OURS:
+        running = systems.novawf(place, stamp)
+    else:
+        peer = systems.PEERS[name]
+        running = systems.peer(peer, pythons[peer.kind], place, stamp)
     async with running as system:
         before = marks.count(system.marks)
         queued = await system.client("queue", tasks)
@@ -113,8 +119,8 @@ async def _reached(system: systems.System, wanted: int) -> None:
         if begun != last:
             last, since_s = begun, time.monotonic()
         elif time.monotonic() - since_s > STUCK_S:
-            progress(f"peers: {system.name} said {system.last_words()}")
-            raise TimeoutError(f"{system.name}: {wanted - begun} tasks never began")
+            progress(f"peers: {system.app} said {system.last_words()}")
+            raise TimeoutError(f"{system.app}: {wanted - begun} tasks never began")
         await asyncio.sleep(LOOK_EVERY_S)
 
 

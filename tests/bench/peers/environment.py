@@ -1,4 +1,4 @@
-"""The environment that the peers run in: made once, kept in the user's cache directory."""
+"""The environments that the peers run in: made once, kept in the user's cache directory."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from pathlib import Path
 
 from tests.bench.measure import progress
 
-REQUIREMENTS = Path(__file__).parent / "requirements.txt"
+FILES = {"plain": "requirements.txt", "tuned": "requirements-tuned.txt"}
+"""What is installed: as their users install them, or with all that makes them faster."""
 INSTALL_S = 300.0
 _DONE = "complete"
 
 
-async def python() -> Path:
-    """The interpreter of the peers' environment, which is installed first where it is missing.
+async def python(kind: str) -> Path:
+    """The interpreter of one environment, which is installed first where it is missing.
 
     Raises RuntimeError when it cannot be installed.
     """
-    text = REQUIREMENTS.read_text()
+    here = Path(__file__).parent
+    text = "".join((here / name).read_text() for name in FILES.values())
     digest = hashlib.sha256(f"{sys.version}\n{text}".encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    directory = cache / "novawf-bench" / f"peers-{digest}"
+    directory = cache / "novawf-bench" / f"peers-{kind}-{digest}"
     interpreter = directory / "bin" / "python"
     if (directory / _DONE).exists():
         return interpreter
@@ -33,7 +35,7 @@ async def python() -> Path:
     await _run(sys.executable, "-m", "venv", str(directory))
     await _run(
         *(str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
-        *("--requirement", str(REQUIREMENTS)),
+        *("--requirement", str(here / FILES[kind])),
     )
     (directory / _DONE).touch()
     return interpreter
@@ -41,8 +43,13 @@ async def python() -> Path:
 
 def versions() -> dict[str, str]:
     """What is compared, by name."""
-    lines = [line.partition("#")[0].strip() for line in REQUIREMENTS.read_text().splitlines()]
-    return dict(line.split("==", 1) for line in lines if line)
+    found = {}
+    for name in FILES.values():
+        for line in (Path(__file__).parent / name).read_text().splitlines():
+            package, pinned, version = line.partition("#")[0].strip().partition("==")
+            if pinned:
+                found[package] = version
+    return found
 
 
 async def _run(*argv: str) -> None:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from novawf.store.embedded import EmbeddedStore
 from tests.bench import processes
@@ -42,11 +42,28 @@ WORKERS: dict[str, tuple[str, ...]] = {
 """What runs a peer's workers: arguments of `python -m`."""
 
 
+class Peer(NamedTuple):
+    """One of the compared: the app, the environment it runs in, what its processes are told."""
+
+    app: str
+    kind: str
+    env: dict[str, str]
+
+
+PEERS: dict[str, Peer] = {
+    "taskiq": Peer("taskiq", "plain", {}),
+    "celery": Peer("celery", "plain", {}),
+    "huey": Peer("huey", "plain", {}),
+    "taskiq_tuned": Peer("taskiq", "tuned", {"PEERS_ASYNC": "1"}),
+    "huey_tuned": Peer("huey", "tuned", {}),
+}
+
+
 @dataclass(slots=True)
 class System:
     """One system that runs: `queue` tasks, then let it `go`, then submit one at a time."""
 
-    name: str
+    app: str
     python: Path
     marks: Path
     env: dict[str, str]
@@ -58,7 +75,7 @@ class System:
     async def client(self, mode: str, number: int = 0) -> dict[str, Any]:
         """What the system's client answers. Raises RuntimeError."""
         process = await asyncio.create_subprocess_exec(
-            *(str(self.python), str(APPS / "client.py"), f"{self.name}_app", mode, str(number)),
+            *(str(self.python), str(APPS / "client.py"), f"{self.app}_app", mode, str(number)),
             cwd=self.marks,
             env=self.env,
             stdin=asyncio.subprocess.DEVNULL,
@@ -73,7 +90,7 @@ class System:
             await process.wait()
             raise
         if process.returncode != 0:
-            raise RuntimeError(f"the client of {self.name} ended with {process.returncode}")
+            raise RuntimeError(f"the client of {self.app} ended with {process.returncode}")
         answer: dict[str, Any] = json.loads(output.decode().strip().split("\n")[-1])
         return answer
 
@@ -85,7 +102,7 @@ class System:
         self.errors = self.marks.with_name("workers.log")
         with self.errors.open("wb") as log:
             self.workers = await asyncio.create_subprocess_exec(
-                *(str(self.python), "-m", *WORKERS[self.name]),
+                *(str(self.python), "-m", *WORKERS[self.app]),
                 cwd=APPS,
                 env=self.env,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -125,15 +142,16 @@ async def novawf(directory: Path, stamp: str) -> AsyncIterator[System]:
 
 
 @contextlib.asynccontextmanager
-async def peer(name: str, python: Path, directory: Path, stamp: str) -> AsyncIterator[System]:
+async def peer(chosen: Peer, python: Path, directory: Path, stamp: str) -> AsyncIterator[System]:
     """A peer with an empty store; its workers start with `go`."""
     marks = directory / "marks"
     marks.mkdir(parents=True)
     store = EmbeddedStore(directory / "home")
     address = await asyncio.to_thread(store.start)
     try:
-        env = _environment(directory, stamp, marks) | {"PEERS_STORE": str(address.path)}
-        system = System(name, python, marks, env, store.pid or 0)
+        env = _environment(directory, stamp, marks) | chosen.env
+        env["PEERS_STORE"] = str(address.path)
+        system = System(chosen.app, python, marks, env, store.pid or 0)
         try:
             yield system
         finally:

@@ -13,6 +13,7 @@ import mmap
 import os
 import random
 import struct
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -28,14 +29,16 @@ class Marks:
     def __init__(self) -> None:
         self.count = 0
         self.map: mmap.mmap | None = None
+        self.lock = threading.Lock()  # taskiq runs plain functions in threads
 
     def add(self, now_ns: int) -> None:
         """One more. The file is made with the first: workers are forked off after the import."""
-        if self.map is None:
-            self.map = _open(Path(os.environ["PEERS_MARKS"]) / f"{os.getpid()}.starts")
-        self.count += 1
-        _WORD.pack_into(self.map, 8 * self.count, now_ns)
-        _WORD.pack_into(self.map, 0, self.count)
+        with self.lock:
+            if self.map is None:
+                self.map = _open(Path(os.environ["PEERS_MARKS"]) / f"{os.getpid()}.starts")
+            self.count += 1
+            _WORD.pack_into(self.map, 8 * self.count, now_ns)
+            _WORD.pack_into(self.map, 0, self.count)
 
 
 _marks = Marks()

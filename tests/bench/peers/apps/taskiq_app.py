@@ -1,4 +1,7 @@
-"""taskiq on Redis streams. Its task is an `async def`: what taskiq runs without a thread."""
+"""taskiq on Redis streams: the plain function that all systems run, and (PEERS_ASYNC) a coroutine.
+
+taskiq hands a plain function to a thread; a coroutine it runs at once, up to 100 side by side.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,16 @@ broker = RedisStreamBroker(f"unix://{os.environ['PEERS_STORE']}")
 
 
 @broker.task
-async def noop() -> None:
+def plain() -> None:
     marks.mark()
+
+
+@broker.task
+async def coroutine() -> None:
+    marks.mark()
+
+
+noop: Any = coroutine if os.environ.get("PEERS_ASYNC") else plain
 
 
 async def main(mode: str, number: int) -> dict[str, Any]:
