@@ -53,6 +53,7 @@ def children_of(
                 executors=settings.executors,
                 env=environment,
                 state_ttl_s=settings.fleet.state_ttl_s,
+                claims_wait=report.probe.backend != "dragonfly",
                 work=work,
                 wake=settings.wake,
                 archive_dir=archive_dir,

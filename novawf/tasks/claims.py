@@ -143,9 +143,23 @@ class Claimant:
         if not again:
             self._claims += 1
         number, changed = self._kept.begin(state)
-        reply = await _CLAIM(self.redis, self._claim_keys, self._common(changed))
+        reply = await _CLAIM(self.redis, self._claim_keys, (*self._common(changed), "0"))
         self._kept.answered(number, state)
         return self._claim_reply(reply)
+
+    def ask(self) -> tuple[str, Sequence[str], Sequence[str]]:
+        """A new claim, to be sent behind a blocking read: SHA-1, keys and arguments of its script.
+
+        It is carried out when the read ends, by the store and at once: that saves a round trip.
+        While it waits there no other claim may be made; one whose answer will not come is repeated
+        by `claim(again=True)`.
+        """
+        self._claims += 1
+        return _CLAIM.sha1, self._claim_keys, (*self._common(()), "1")
+
+    def answered(self, reply: list[Any]) -> ClaimReply | None:
+        """The answer to what was asked so; None: ask anew, by `claim`. Raises Fenced."""
+        return None if reply[0] == -8 else self._claim_reply(reply)
 
     async def finish(
         self,

@@ -51,7 +51,7 @@ from novawf.workflow.state_data import StateData
 from novawf.workflow.states import State
 from novawf.workflow.steps import Steps
 from novawf.workflow.verdict_view import VerdictView
-from novawf.workflow.waking import WorkWaiter, read_orders
+from novawf.workflow.waking import BLOCK_S, WorkWaiter, read_orders
 
 log = logging.getLogger("novawf.workflow")
 
@@ -87,6 +87,9 @@ class NovaConfig:
     executors: ExecutorSettings = field(default_factory=ExecutorSettings)
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     state_ttl_s: int = 3600
+    claims_wait: bool = True
+    """Whether the store carries out a claim sent behind a blocking read; Dragonfly must not be
+    asked to (facts.md)."""
     work: WorkSettings = field(default_factory=lambda: WorkSettings(discovery=False))
     """Off unless the fleet says otherwise."""
     wake: WakeSettings = field(default_factory=WakeSettings)
@@ -118,10 +121,9 @@ class NovaRuntime:
         crashing, and be quarantined for an outage that is not its fault.
         """
         config = self.config
-        block_s = config.tasks.idle_wait_s
         # One connection, no pool: commands arrive in the order in which they are given.
         self.redis = connect(config.store, name=f"nova-{config.name}", single=True)
-        self._waiting = connect(config.store, block_s=block_s, name=f"nova-{config.name}-work")
+        self._waiting = connect(config.store, block_s=BLOCK_S, name=f"nova-{config.name}-work")
         self._orders = connect(
             config.store, block_s=ORDERS_WAIT_S, name=f"nova-{config.name}-orders"
         )
@@ -169,7 +171,9 @@ class NovaRuntime:
                 limiter=self.limiter,
                 post_progress=self._post_progress,
             ),
-            waiter=WorkWaiter(self._waiting, config.name),
+            waiter=WorkWaiter(
+                self._waiting, config.name, self.claimant.ask if config.claims_wait else None
+            ),
             verdict=self.verdict,
             phases=config.phases,
             completion=config.completion,
@@ -201,7 +205,7 @@ class NovaRuntime:
         ]
         self.routine.begin()
         try:
-            while not (self.steps.draining and self.steps.idle):
+            while not self.steps.may_leave:
                 if self._fenced is not None:
                     raise self._fenced
                 await self.cycle.execute_cycle()

@@ -53,7 +53,7 @@ log = logging.getLogger("novawf.workflow")
 PAUSED_LOOK_S = 0.5
 """How often a paused Nova asks whether it may go on."""
 
-LOOK_AGAIN_S = 60.0
+LOOK_AGAIN_S = 300.0
 """The longest that an idle Nova relies on tokens and heartbeats alone."""
 
 _RECOVERY_S = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -151,13 +151,21 @@ class Steps:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is in hand: no attempt, no claim, nothing owed to the store."""
+        """Whether nothing is in hand: no attempt, no claim, nothing owed to the store.
+
+        A claim that waits behind the blocking read is nothing in hand; see `may_leave`.
+        """
         return (
             self.attempt is None
             and self._following is None
             and self._owed is None
-            and not self._claim_unanswered
+            and (self.waiter.asked or not self._claim_unanswered)
         )
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether a Nova that drains may end: idle, and no claim on its way to the store."""
+        return self.draining and self.idle and not self.waiter.asked
 
     def upcoming(self) -> Upcoming:
         """What comes next, as far as the Nova knows: for the plan of the completion routine."""
@@ -247,7 +255,7 @@ class Steps:
         left_s = until_s - monotonic_s()
         if self.draining or left_s <= 0:
             return "over"
-        if self._following is None and not self._claim_unanswered:
+        if self._following is None and (self.waiter.asked or not self._claim_unanswered):
             self._woken = await self._wait_for_work(self._nothing, left_s)
             nothing = self._nothing
             due = nothing.leases_expired or 0 < nothing.next_due_ms <= self.clock.now_ms()
@@ -339,7 +347,7 @@ class Steps:
         return (
             self._woken
             or self.work_waits
-            or self._claim_unanswered
+            or (self._claim_unanswered and (self.draining or not self.waiter.asked))
             or nothing.leases_expired
             or 0 < nothing.next_due_ms <= self.clock.now_ms()
             or not self._looked_s
@@ -357,8 +365,14 @@ class Steps:
     async def _claim(self) -> ClaimReply:
         """Claim; after a lost reply, ask for the same task again."""
         started_s = monotonic_s()
-        again, self._claim_unanswered = self._claim_unanswered, True
-        reply = await self.claimant.claim(self.data.to_hash(), again=again)
+        answer = self.waiter.take_answer()
+        reply = self.claimant.answered(answer) if answer is not None else None
+        again = answer is None and self._claim_unanswered
+        if reply is None:
+            if self.waiter.asked:
+                await self.waiter.close()
+            self._claim_unanswered = True
+            reply = await self.claimant.claim(self.data.to_hash(), again=again)
         self._claim_unanswered = self.work_waits = False
         self._looked_s = monotonic_s() if isinstance(reply, Nothing) else 0.0
         if again and isinstance(reply, Halted):
@@ -417,6 +431,7 @@ class Steps:
             self.verdict.halt(finished.following)
         elif isinstance(finished.following, Nothing):
             self._nothing = finished.following
+            self._looked_s = monotonic_s()
         if finished.wake:
             try:
                 await self.claimant.wake(finished.wake)
@@ -445,7 +460,11 @@ class Steps:
         elif nothing.next_due_ms:
             wait_s = min(wait_s, max(0.001, (nothing.next_due_ms - self.clock.now_ms()) / 1000))
         self.settled()
-        return await self.waiter.wait(wait_s, self.interrupt)
+        asks = self.waiter.ask is not None and not self.interrupt.is_set()
+        self._claim_unanswered |= asks  # also when the wait is cut short by a failure
+        woken = await self.waiter.wait(wait_s, self.interrupt)
+        self._claim_unanswered = self.waiter.asked or self.waiter.answer_came
+        return woken
 
     async def _pause(self, pause_s: float) -> None:
         self.settled()

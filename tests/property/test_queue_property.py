@@ -64,7 +64,7 @@ ENDINGS = st.sampled_from(
     ]
 )
 MOMENTS = st.sampled_from(
-    [1, 1000, 5_000, LEASE_MS - 1, LEASE_MS, LEASE_MS + 1, 300_001, 3_700_000]
+    [1, 1000, 5_000, LEASE_MS - 1, LEASE_MS, LEASE_MS + 1, 30_000, 300_001, 3_700_000]
 )
 PICK = st.integers(0, 2**16)
 LOST = st.sampled_from([0, 0, 0, 1, 2, 3])
@@ -114,6 +114,11 @@ class Task:
         return self.outcome == "awaiting_approval"
 
     @property
+    def by_dependency(self) -> bool:
+        """Blocked because of what it comes after."""
+        return self.outcome == "dependency"
+
+    @property
     def open(self) -> bool:
         """Not at its end."""
         return self.status in ("pending", "in_progress") or self.unapproved
@@ -144,6 +149,8 @@ class Life:
     last_claim: tuple[int, Task, int] | None = None
     """Number, task and epoch of the last claim that the store granted."""
     last_finish: tuple[Task, Claim, Ending, bool] | None = None
+    answered_nothing: int | None = None
+    """Number of the last claim that got no task: its repeat gets none either."""
 
 
 class LosesReplies:
@@ -261,22 +268,34 @@ class QueueMachine(RuleBasedStateMachine):
                 dependent.ready_ms = max(now_ms, dependent.due_ms)
 
     def cascaded(self) -> None:
-        """Until nothing changes: what waits for something blocked is blocked."""
+        """A sweep has been: what waits for something dead is blocked, what waited for something
+        that is not dead any more is taken up again."""
+        behind = [t for t in self.tasks if t.after and (t.status == "pending" or t.by_dependency)]
+        settled = all(t.by_dependency == any(d.dead for d in t.after) for t in behind)
         for task in self.tasks:  # in order of creation, so dependencies come first
-            if task.status == "pending" and any(d.dead for d in task.after):
+            hopeless = any(d.dead for d in task.after)
+            if task.status == "pending" and hopeless:
                 task.end("blocked", "dependency")
+            elif task.by_dependency and not hopeless:
+                self.taken_up(task)
+        if settled:
+            return
+        # What an earlier sweep had left undone may be carried on in any order: a task may have been
+        # blocked and taken up on the way, or the reverse, which is one end more than in ours.
+        ends = self.run(self.read())["ends"]
+        for task in behind:
+            if ends.get(task.id, 0) == task.ends + 1:
+                if task.by_dependency:
+                    self.taken_up(task)
+                    task.end("blocked", "dependency")
+                elif task.status == "pending":
+                    task.end("blocked", "dependency")
+                    self.taken_up(task)
 
-    def revived(self, task: Task) -> None:
+    def taken_up(self, task: Task) -> None:
         task.due_ms = self.due_ms(task.at_s)  # the wall clock may have jumped since
         task.to_pending(max(self.clock.now_ms(), task.due_ms))
         task.limit = task.attempt + task.retries + 1
-        for dependent in self.tasks:
-            if (
-                task in dependent.after
-                and dependent.outcome == "dependency"
-                and not any(d.dead for d in dependent.after)
-            ):
-                self.revived(dependent)
 
     def due_ms(self, at_s: float | None) -> int:
         """A wall time as fleet time, by what the wall clock says now; 0 for at once."""
@@ -285,10 +304,21 @@ class QueueMachine(RuleBasedStateMachine):
 
     # -- submitting ----------------------------------------------------------------------------
 
-    @initialize(number=st.integers(2, 6), chain=st.booleans(), retries=st.integers(0, 2))
-    def begins_with_work(self, number: int, chain: bool, retries: int) -> None:
+    @initialize(
+        number=st.integers(2, 6),
+        chain=st.booleans(),
+        retries=st.integers(0, 2),
+        late_ms=st.sampled_from([None, 1000, 30_000]),
+        approval=st.booleans(),
+    )
+    def begins_with_work(
+        self, number: int, chain: bool, retries: int, late_ms: int | None, approval: bool
+    ) -> None:
+        """Every other task may be late; the first may have to be approved."""
         for i in range(number):
-            self.submit("medium", "", retries, 0, None, False, [i - 1] if chain and i else [], None)
+            late = late_ms if i % 2 else None
+            after = [i - 1] if chain and i else []
+            self.submit("medium", "", retries, 0, late, approval and i == 0, after, None)
 
     @precondition(lambda self: len(self.tasks) < MOST_TASKS)
     @rule(
@@ -375,6 +405,7 @@ class QueueMachine(RuleBasedStateMachine):
                 mine = task
         halted = self.halted(claimant.nova)
         if halted is not None:
+            life.answered_nothing = claimant._claims
             assert isinstance(reply, Halted)
             assert reply.kind == halted
             if mine is not None:  # it was granted, nobody knew, and now it may not start
@@ -393,8 +424,13 @@ class QueueMachine(RuleBasedStateMachine):
             if mine not in [task for task, _ in life.held]:
                 life.held.append((mine, reply))
             return
+        if life.answered_nothing == claimant._claims:
+            assert isinstance(reply, Nothing)
+            assert reply.next_due_ms == now_ms, "ask anew, under another number"
+            return
         eligible = self.eligible(claimant.nova)
         if not eligible:
+            life.answered_nothing = claimant._claims
             assert isinstance(reply, Nothing)
             known = [t.lease_ms for t in self.tasks if t.status == "in_progress"] + [
                 t.ready_ms
@@ -533,6 +569,12 @@ class QueueMachine(RuleBasedStateMachine):
     def time_passes(self, ms: int) -> None:
         self.clock.advance(ms)
 
+    @rule(ms=MOMENTS)
+    def after_a_while_everybody_claims(self, ms: int) -> None:
+        self.clock.advance(ms)
+        for nova in NOVAS:
+            self.claim(nova)
+
     @rule(seconds=st.sampled_from([-600, -1, 1, 600]))
     def the_wall_clock_jumps(self, seconds: int) -> None:
         """Only times that people gave are read by it, at the moment of submission."""
@@ -630,36 +672,39 @@ class QueueMachine(RuleBasedStateMachine):
 
     def take_up(self, task: Task, call: Callable[[], Coroutine[Any, Any, Any]], lost: int) -> None:
         """A blocked task goes on, and what was blocked by it."""
-        unswept = [
-            other for other in self.tasks
-            if other.status == "pending" and any(before.dead for before in other.after)
-        ]  # fmt: skip
         try:
             self.insist(call, lost)
         except Refused:
             assert lost, "the repeat of a call that was done may find the task taken up"
             self.run(self.queue.sweep_cascade())  # as the supervisor does: the rest is its work
-        self.revived(task)
+        self.taken_up(task)
         self.cascaded()
-        ends = self.run(self.read())["ends"]
-        for other in unswept:  # blocked and taken up within the one sweep, or neither
-            if other.status == "pending" and ends.get(other.id, 0) == other.ends + 1:
-                other.end("blocked", "dependency")
-                self.revived(other)
 
-    @precondition(lambda self: any(not task.dead for task in self.tasks))
+    @precondition(lambda self: any(task.dead for task in self.tasks))
     @rule(pick=PICK)
-    def what_is_not_blocked_cannot_be_retried(self, pick: int) -> None:
-        others = [task for task in self.tasks if not task.dead]
-        with pytest.raises(Refused):
-            self.run(self.queue.retry(others[pick % len(others)].id))
+    def retry_by_a_caller_who_dies(self, pick: int) -> None:
+        """What was blocked by the task is left to the next sweep."""
+        dead = [task for task in self.tasks if task.dead]
+        task = dead[pick % len(dead)]
+        refused = task.needs_approval or task.late(self.clock.now_ms())
+        if refused or any(before.dead for before in task.after):
+            return
+        self.client.lose(1)
+        with pytest.raises(RedisConnectionError):
+            self.run(self.queue.retry(task.id))
+        self.taken_up(task)
 
-    @precondition(lambda self: any(not task.unapproved for task in self.tasks))
+    @precondition(lambda self: self.tasks)
     @rule(pick=PICK)
-    def what_awaits_no_approval_cannot_be_approved(self, pick: int) -> None:
-        others = [task for task in self.tasks if not task.unapproved]
-        with pytest.raises(Refused):
-            self.run(self.queue.approve(others[pick % len(others)].id))
+    def what_makes_no_sense_is_refused(self, pick: int) -> None:
+        """Retry of what is not blocked, approval of what awaits none."""
+        task = self.tasks[pick % len(self.tasks)]
+        if not task.dead:
+            with pytest.raises(Refused):
+                self.run(self.queue.retry(task.id))
+        if not task.unapproved:
+            with pytest.raises(Refused):
+                self.run(self.queue.approve(task.id))
 
     @precondition(lambda self: any(task.deadline_ms is not None for task in self.tasks))
     @rule(lost=LOST)
@@ -678,10 +723,10 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(task.status == "blocked" for task in self.tasks))
     @rule(lost=LOST)
     def sweep_cascade(self, lost: int) -> None:
-        before = sum(task.status == "blocked" for task in self.tasks)
+        before = sum(task.ends for task in self.tasks)
         blocked, again = self.insist(self.queue.sweep_cascade, lost)
         self.cascaded()
-        newly = sum(task.status == "blocked" for task in self.tasks) - before
+        newly = sum(task.ends for task in self.tasks) - before
         assert blocked == newly or (again and blocked < newly)
 
     @precondition(lambda self: not any(self.halted(nova) for nova in NOVAS))
@@ -787,6 +832,7 @@ class QueueMachine(RuleBasedStateMachine):
         ends: dict[str, int] = {}
         for _, record in [entry for stream in streams[: len(names)] for entry in stream]:
             ends[record["task_id"]] = ends.get(record["task_id"], 0) + 1
+            assert record["updated_at"] >= record["created_at"], "however the wall clock jumps"
         starts: dict[str, int] = {}
         for _, record in [entry for stream in streams[len(names) :] for entry in stream]:
             if record["update"].endswith(" started"):

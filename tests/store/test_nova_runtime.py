@@ -372,6 +372,12 @@ async def test_the_next_life_goes_on_from_what_was_kept(world: World) -> None:
     for _ in range(3):
         await world.ended(await world.submit())
     await asleep(world, first)
+
+    async def published() -> bool:
+        state = await world.redis.hget(keys.workflow_state("torch"), "current_state")
+        return state in (State.WORK_DISCOVERY, State.STREAM_CHECK)
+
+    await until(published, what="the state of the idle Nova")
     running.cancel()  # as a crash: no last words
     await asyncio.gather(running, return_exceptions=True)
     second = await world.nova()

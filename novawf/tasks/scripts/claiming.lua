@@ -8,7 +8,7 @@
 -- cannot be written (a key of another type) then changes nothing else.
 local unpack = unpack or table.unpack
 local k = {state = KEYS[3], counts = KEYS[5], ready = KEYS[6], pinned = KEYS[7], delayed = KEYS[8]}
-local now, nova = ARGV[1], ARGV[3]
+local now, iso, nova = ARGV[1], ARGV[2], ARGV[3]
 local rest = 8 + tonumber(ARGV[7])  -- the first argument after the workflow state
 
 local bumped, bumps = {}, {}
@@ -78,7 +78,7 @@ local function progress_record(id, s, spec_json, status, update, percentage)
   local added = redis.pcall('XADD', KEYS[11], '*', 'task_id', id, 'title', spec['title'] or '',
     'description', spec['description'] or '', 'status', status,
     'priority', spec['priority'] or 'medium', 'assignee', nova,
-    'created_at', s.created, 'updated_at', record_time(s, ARGV[2]),
+    'created_at', s.created, 'updated_at', record_time(s, iso),
     'update', update, 'progress_percentage', percentage)
   if type(added) == 'table' and added.err then
     return KEYS[11] .. ' cannot be written: ' .. added.err
@@ -90,14 +90,29 @@ end
 -- number alone is not enough: every life of a Nova counts its claims from 1.
 local function claimed_before()
   if not identity[2] then return nil end
-  local number, id, epoch = string.match(identity[2], '^(%d+)|([^|]*)|(%d+)$')
-  if number ~= ARGV[5] then return nil end
+  local number, id, epoch = string.match(identity[2], '^(%d+)|([^|]*)|(%d+)|')
+  if number ~= ARGV[5] or id == '' then return nil end
   local s = get_state(id)
   if s and s.status == 'in_progress' and s.epoch == epoch and s.owner == nova
       and s.nova_epoch == ARGV[4] then
     return id, s
   end
   return nil
+end
+
+-- What this claim was answered: its repeat gets the same, and an older one nothing any more.
+local function remember(id, epoch)
+  redis.call('HSET', KEYS[2], 'claim:' .. nova,
+    ARGV[5] .. '|' .. id .. '|' .. epoch .. '|' .. ARGV[4])
+end
+
+-- Whether this claim was answered with nothing, or a later one of this life was: a claim that waited
+-- in a connection nobody listens to any more must not take a task that nobody would hear of.
+local function outdated()
+  if not identity[2] then return false end
+  local number, id, life = string.match(identity[2], '^(%d+)|([^|]*)|%d+|(%d+)$')
+  if life ~= ARGV[4] then return false end
+  return tonumber(number) > tonumber(ARGV[5]) or (number == ARGV[5] and id == '')
 end
 
 -- The gate was shut before the lost reply came again: the task may not start and goes back, at no
@@ -160,6 +175,7 @@ local function claim_next()
     return refusal
   end
   if before then return claimed(before, held, redis.call('HGET', KEYS[4], before)) end
+  if outdated() then return {0, now, 0} end
   local due = redis.call('ZRANGEBYSCORE', k.delayed, '-inf', now, 'LIMIT', 0, 16)
   for i = 1, #due do
     redis.call('ZREM', k.delayed, due[i])
@@ -207,7 +223,7 @@ local function claim_next()
   bump('in_progress', 1)
   bump('nova:' .. nova .. ':claimed', 1)
   redis.call('ZADD', KEYS[9], int(tonumber(now) + tonumber(ARGV[6])), id)
-  redis.call('HSET', KEYS[2], 'claim:' .. nova, ARGV[5] .. '|' .. id .. '|' .. s.epoch)
+  remember(id, s.epoch)
   in_hand(id)
   return claimed(id, s, spec)
 end

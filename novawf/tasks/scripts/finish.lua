@@ -76,6 +76,9 @@ if s.status == 'in_progress' then
   end
 end
 local status, following = s.status, {}  -- claiming may take this very task again
-if ARGV[rest + 16] == '1' then following = claim_next() end
+if ARGV[rest + 16] == '1' then
+  following = claim_next()
+  if following[1] ~= 1 then remember('', '0') end
+end
 write_all()
 return {code, status, table.concat(wake, ','), following}
