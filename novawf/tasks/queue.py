@@ -6,9 +6,10 @@ the scripts' work (`scripts/*.lua`); this module prepares their keys and argumen
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from novawf import ids
@@ -184,10 +185,8 @@ class TaskQueue:
                 state = await self._state(cause)
                 dead = state is not None and state.status == "blocked"
                 for dependent in await self._dependents(cause):
-                    try:
+                    with _alone(dependent):
                         blocked += await (self._block if dead else self._revive)(dependent, cause)
-                    except (CorruptState, NotFound) as error:
-                        log.error("%s; it is left as it is", error)
                 settled += await self._settle(cause, state.status if state else "")
             if not settled and blocked == before:
                 break  # something cannot be carried on: the next round tries again
@@ -231,16 +230,17 @@ class TaskQueue:
                 log.error("%s; its deadline is dropped", error)
                 await self.redis.zrem(keys.DEADLINES, task_id)
                 continue
-            reply = await _EXPIRE(
-                self.redis,
-                (
-                    keys.TASK_STATE, keys.TASK_COUNTS, keys.READY, keys.PINNED, keys.DELAYED,
-                    keys.WAITING, keys.CASCADE, keys.DEADLINES,
-                    keys.completed(state.target or ids.FLEET),
-                ),
-                (*self._now(), task_id, *_headline(spec)),
-            )  # fmt: skip
-            blocked += reply[0]
+            with _alone(task_id):
+                reply = await _EXPIRE(
+                    self.redis,
+                    (
+                        keys.TASK_STATE, keys.TASK_COUNTS, keys.READY, keys.PINNED, keys.DELAYED,
+                        keys.WAITING, keys.CASCADE, keys.DEADLINES,
+                        keys.completed(state.target or ids.FLEET),
+                    ),
+                    (*self._now(), task_id, *_headline(spec)),
+                )  # fmt: skip
+                blocked += reply[0]
         if blocked:
             await self.sweep_cascade()
         return blocked
@@ -258,7 +258,8 @@ class TaskQueue:
             if state is None or state.status != "in_progress" or state.owner != nova:
                 continue
             if epoch is None or state.nova_epoch == epoch:
-                released += await self._release(task_id, state, cause, only_expired=False)
+                with _alone(task_id):
+                    released += await self._release(task_id, state, cause, only_expired=False)
         return released
 
     async def release_all(self, cause: str) -> list[Released]:
@@ -267,7 +268,8 @@ class TaskQueue:
         for task_id in await self.redis.zrange(keys.LEASES, 0, -1):
             state = await self._state(task_id)
             if state is not None and state.status == "in_progress":
-                released += await self._release(task_id, state, cause, only_expired=False)
+                with _alone(task_id):
+                    released += await self._release(task_id, state, cause, only_expired=False)
         return released
 
     async def wake_due(self) -> int:
@@ -281,8 +283,9 @@ class TaskQueue:
         for task_id in due:
             state = await self._state(task_id)
             if state is not None:
-                await self.redis.lpush(_wake_list(state.target), "1")
-                await self.redis.ltrim(_wake_list(state.target), 0, 63)
+                with _alone(task_id):
+                    await self.redis.lpush(_wake_list(state.target), "1")
+                    await self.redis.ltrim(_wake_list(state.target), 0, 63)
         return len(due)
 
     async def expired(self) -> list[tuple[str, TaskState]]:
@@ -349,7 +352,10 @@ class TaskQueue:
             packed, spec = await pipe.execute()
         if packed is None or spec is None:
             raise NotFound(f"there is no task {task_id}")
-        return unpack(task_id, packed), json.loads(spec)
+        try:
+            return unpack(task_id, packed), json.loads(spec)
+        except ValueError as error:
+            raise CorruptState(f"task {task_id}: its record cannot be read: {error}") from None
 
     def _due_ms(self, at: str | None, wall_s: float) -> int:
         """Earliest start in fleet time; 0 for at once."""
@@ -366,6 +372,19 @@ class TaskQueue:
 
     def _now(self) -> tuple[str, str]:
         return str(self.clock.now_ms()), iso(self.clock.wall_s())
+
+
+@contextlib.contextmanager
+def _alone(task_id: str) -> Iterator[None]:
+    """What is wrong with one task's records, or with a stream of its Nova, holds up no other."""
+    try:
+        yield
+    except (CorruptState, NotFound) as error:
+        log.error("%s; it is left as it is", error)
+    except Exception as error:  # redis' own are imported by whoever has a client
+        if "WRONGTYPE" not in str(error):
+            raise
+        log.error("task %s: %s; it is left as it is", task_id, error)
 
 
 def _wake_list(target: str) -> str:
