@@ -208,8 +208,14 @@ class Ground:
 
 
 def _is_gone(owner: Owner) -> bool:
-    """Whether a supervisor of this machine is dead, and its sentinel done with what it ran."""
-    if not owner.boot_id or owner.boot_id != boot_id() or alive(owner.pid, owner.start_time):
+    """Whether a supervisor of this machine is dead, and its sentinel done with what it ran.
+
+    Containers of one machine share its boot id, but not their processes: another host name may be
+    another container, whose processes cannot be seen from here.
+    """
+    if owner.host != socket.gethostname() or not owner.boot_id or owner.boot_id != boot_id():
+        return False
+    if alive(owner.pid, owner.start_time):
         return False
     _wait_for_predecessor(Path(owner.home))
     return True

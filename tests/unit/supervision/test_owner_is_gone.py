@@ -1,0 +1,41 @@
+"""When a supervisor that holds the store is known to be gone."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from actors.ground import _is_gone
+from novawf.clock import boot_id
+from novawf.processes.identity import process_start_time
+from novawf.store.ownership import Owner
+
+
+@pytest.fixture
+def dead(tmp_path: Path) -> Owner:
+    """A supervisor of this machine with our pid, before us."""
+    return Owner("run", os.getpid(), 1, boot_id(), socket.gethostname(), str(tmp_path))
+
+
+def test_one_whose_process_has_ended_is_gone(dead: Owner) -> None:
+    """Its lease need not be waited for."""
+    assert _is_gone(dead)
+
+
+def test_one_that_lives_is_not(dead: Owner) -> None:
+    """Pid and start time are those of a living process."""
+    assert not _is_gone(replace(dead, start_time=process_start_time(os.getpid()) or 0))
+
+
+def test_one_of_another_boot_may_live_elsewhere(dead: Owner) -> None:
+    """Then its lease tells."""
+    assert not _is_gone(replace(dead, boot_id="another"))
+
+
+def test_one_in_another_container_of_this_machine_may_live(dead: Owner) -> None:
+    """Its pid means nothing here, though the boot id is the same."""
+    assert not _is_gone(replace(dead, host="another-container"))
