@@ -367,7 +367,7 @@ async def test_a_part_that_cannot_be_written_is_left_out_and_the_others_are_not(
     nova = await world.nova(profile=always())
     for _ in range(3):
         task_id = await world.submit()
-        await step_until(nova, Event.NO_WORK)
+        await step_until(nova, Event.RECORDED)
         assert await nova.routine.flush()
         assert await world.status(task_id) == ("completed", "succeeded")
     for stream in {CELEBRATIONS, INSIGHTS, STATUS} - {broken}:
