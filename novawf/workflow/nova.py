@@ -293,12 +293,15 @@ class NovaRuntime:
             self._since_ms = self.clock.now_ms()
         attempt = self.steps.attempt
         claim = attempt.claim if attempt is not None and attempt.outcome is None else None
+        orders = self.verdict.orders
         beat = await self.claimant.beat(
             self._heartbeat(attempt),
             "PAUSED" if state is State.SAFETY_PAUSE else "ACTIVE",
             claim,
             self.data.to_hash(),
         )
+        if self.verdict.orders != orders:
+            beat = beat._replace(stopped=True)  # it may not know of the stop yet: the next one does
         self.steps.work_waits |= beat.work
         if claim is not None and attempt is self.steps.attempt and attempt is not None:
             if not beat.lease_held and attempt.outcome is None:

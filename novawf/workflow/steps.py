@@ -189,7 +189,11 @@ class Steps:
         return Event.CHECKED
 
     async def _work_discovery(self) -> Event:
+        orders = self.verdict.orders
         event = await self._find_work()
+        if self.verdict.overtaken(orders) and self.attempt is not None:
+            self._following, self.attempt = self.attempt.claim, None  # to be handed back
+            event = Event.UNSAFE
         self._failures = self._failures + 1 if event is Event.UNSAFE else 0
         return event
 

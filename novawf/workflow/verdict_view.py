@@ -17,6 +17,9 @@ class VerdictView:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self._reason: str | None = "no safety verdict yet"
+        self._order = ""
+        self.orders = 0
+        """How many orders came: what the store was asked before the last one may be outdated."""
 
     def confirm(self) -> None:
         """The store let a claim through, or had nothing: its verdict is good."""
@@ -28,7 +31,18 @@ class VerdictView:
 
     def order(self, reason: str) -> None:
         """An order came in before the next claim would have told."""
-        self._reason = reason
+        self._reason = self._order = reason
+        self.orders += 1
+
+    def overtaken(self, orders: int) -> bool:
+        """Whether an order came since there were so many; it stands, whatever an older answer said.
+
+        What the store answered before an order may be read after it.
+        """
+        if orders == self.orders:
+            return False
+        self._reason = self._order
+        return True
 
     def learn(self, beat: Beat) -> None:
         """Take over what a heartbeat brought."""

@@ -21,6 +21,7 @@ from valkey_process import running_valkey
 from novawf.executors.base import Outcome, Report, Work
 from novawf.store import keys
 from novawf.store.connect import StoreAddress
+from novawf.store.scripts import Script
 from novawf.tasks import claims
 from novawf.tasks.claims import Claim, Claimant, take_identity
 from novawf.tasks.ending import Ending
@@ -204,6 +205,42 @@ async def test_an_unsafe_verdict_is_waited_out_in_the_pause(world: World) -> Non
     assert nova.verdict.unsafe_reason() == "unsafe: the store is full"
     await world.open_gate()
     assert await nova.cycle.execute_cycle() is Event.SAFE
+
+
+@pytest.mark.parametrize("script", [claims._CLAIM, claims._BEAT])
+async def test_nothing_starts_after_a_stop_that_overtook_a_reply(
+    world: World, script: Script
+) -> None:
+    """The store answered before the stop, and the order is read before the answer is."""
+    first, second = await world.submit(), await world.submit(retries=0)
+    jobs = Jobs()
+    nova = await world.nova(jobs=jobs)
+    if script is claims._BEAT:
+        await step_until(nova, Event.RECORDED)  # the second is in its hands, and not begun
+    else:
+        await step_until(nova, Event.CHECKED)
+    began = list(jobs.ran)
+    execute = nova.redis.execute_command
+
+    async def overtaken(*args: Any, **options: Any) -> Any:
+        reply = await execute(*args, **options)
+        if script.sha1 in args and not (await world.gate.read()).stopped:
+            await world.gate.stop("drill", "test")
+            nova._obey({"op": "stop"})
+        return reply
+
+    nova.redis.execute_command = overtaken  # type: ignore[method-assign]
+    if script is claims._BEAT:
+        nova.verdict.learn(await nova._beat())
+    await step_until(nova, Event.UNSAFE)
+    await step_until(nova, Event.UNSAFE)  # the first one led to the pause
+    assert jobs.ran == began
+    assert await world.status(second) == ("pending", None)
+    nova.redis.execute_command = execute  # type: ignore[method-assign]
+    await world.gate.clear_stop("test")
+    world.run(nova)
+    for task_id in (first, second):
+        assert (await world.ended(task_id))["status"] == "completed"
 
 
 async def test_a_paused_nova_passes_its_wake_token_on(world: World) -> None:
