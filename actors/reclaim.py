@@ -29,6 +29,9 @@ CONFIRM_S = 10.0
 
 UNCONFIRMED_TRIES = 3
 
+ASLEEP_MS = 1000
+"""Fleet time in which no process of this machine ran: it slept, and nobody could renew a lease."""
+
 
 class Reclaim:
     """Frees tasks that nobody works on any more."""
@@ -41,6 +44,7 @@ class Reclaim:
         self.keeper = keeper
         self.announce = announce
         self._store_back_s = monotonic_s()
+        self._asleep_ms = self._slept_ms()
         self._expiring: set[str] = set()
         self._unconfirmed: dict[str, int] = {}
         self._errands: set[asyncio.Task[None]] = set()
@@ -52,8 +56,12 @@ class Reclaim:
     async def round(self) -> None:
         """Look once for what nobody looks after. Raises redis' errors: then call `store_away`.
 
-        After an outage no lease is taken for expired until its owner had time to renew it.
+        After an outage, or a sleep of the machine, no lease is taken for expired until its owner
+        had time to renew it.
         """
+        before_ms, self._asleep_ms = self._asleep_ms, self._slept_ms()
+        if self._asleep_ms - before_ms > ASLEEP_MS:
+            self.store_away()
         await self.redis.ping()
         if monotonic_s() - self._store_back_s >= self.queue.settings.lease_s:
             for task_id, state in await self.queue.expired():
@@ -67,6 +75,10 @@ class Reclaim:
     def store_away(self) -> None:
         """The store did not answer: owners could not renew either."""
         self._store_back_s = monotonic_s()
+
+    def _slept_ms(self) -> int:
+        """How far fleet time is ahead of the time in which processes of this machine ran."""
+        return self.queue.clock.now_ms() - round(monotonic_s() * 1000)
 
     async def _of_dead(self, nova: str, epoch: int, cause: str) -> None:
         try:
