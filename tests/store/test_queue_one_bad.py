@@ -11,6 +11,7 @@ from novawf.ids import request_id
 from novawf.store import keys
 from novawf.tasks.claims import Claim, Claimant, take_identity
 from novawf.tasks.config import TaskSettings
+from novawf.tasks.ending import Ending
 from novawf.tasks.model import TaskSpec
 from novawf.tasks.queue import TaskQueue
 from novawf.tasks.tracker import TaskTracker
@@ -74,6 +75,25 @@ async def test_all_deadlines_that_can_be_kept_are_kept(bench: Bench) -> None:
     assert await bench.status(bad, good) == ["pending", "blocked"]
     await bench.redis.delete(keys.completed("echo"))
     assert await bench.queue.sweep_deadlines() == 1
+
+
+async def test_a_workflow_key_of_another_type_costs_what_is_kept_there_alone(bench: Bench) -> None:
+    """Claim, heartbeat and finish do their work, and the counts stay right."""
+    await bench.submit()
+    await bench.submit()
+    epoch = await take_identity(bench.redis, "torch")
+    nova = Claimant(bench.redis, bench.clock, bench.settings, "torch", epoch)
+    await bench.spoil(keys.workflow_state("torch"))
+    first = await nova.claim(["current_phase", "work_phase_1"])
+    assert isinstance(first, Claim)
+    bench.clock.advance(9000)
+    assert (await nova.beat("{}", "ACTIVE", first, ["current_phase", "work_phase_1"])).lease_held
+    bench.clock.advance(9000)
+    assert await bench.queue.release_expired() == []
+    done = await nova.finish(first, Ending("completed", "succeeded"), result="", detail="")
+    assert isinstance(done.following, Claim)
+    counts = await bench.tracker.counts()
+    assert counts == {"pending": 0, "in_progress": 1, "completed": 1, "blocked": 0}
 
 
 @pytest.mark.parametrize("spoilt", ["stream", "specification"])

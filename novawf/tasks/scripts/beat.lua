@@ -9,7 +9,8 @@
 if redis.call('HGET', KEYS[1], ARGV[2]) ~= ARGV[3] then return {-5} end
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[4])
 redis.call('SET', KEYS[6], ARGV[5], 'PX', ARGV[6])
-if ARGV[11] then redis.call('HSET', KEYS[7], (unpack or table.unpack)(ARGV, 11)) end
+-- Under a key of another type it is not kept; a lease that is not renewed would be worse.
+if ARGV[11] then redis.pcall('HSET', KEYS[7], (unpack or table.unpack)(ARGV, 11)) end
 redis.call('EXPIRE', KEYS[7], ARGV[10])
 local gate = redis.call('HMGET', KEYS[3], 'stop', 'paused', 'paused:' .. ARGV[2], 'valid_until',
   'verdict', 'reason')

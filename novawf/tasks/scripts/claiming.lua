@@ -64,8 +64,9 @@ end
 
 local function write_all()
   write_states()
-  if #workflow > 0 then redis.call('HSET', KEYS[10], unpack(workflow)) end
   write_counts()
+  -- It is no truth about tasks: under a key of another type it is not kept, and nothing else fails.
+  if #workflow > 0 then redis.pcall('HSET', KEYS[10], unpack(workflow)) end
 end
 
 local function claimed(id, s, spec)
