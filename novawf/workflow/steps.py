@@ -201,17 +201,13 @@ class Steps:
         if self.data.current_phase is Phase.PERSONAL:
             return await self._personal_phase()
         if self._following is None and (not self.draining or self._claim_unanswered):
-            if not self._is_time_to_look():
-                return await self._nothing_yet()
-            reply = await self._claim()
-            if isinstance(reply, Halted):
-                self.verdict.halt(reply)
-                return Event.UNSAFE
-            self.verdict.confirm()
-            if isinstance(reply, Nothing):
-                self._nothing = reply
-                return await self._nothing_yet()
-            self._following = reply
+            event = await self._look() if self._is_time_to_look() else Event.NO_WORK
+            if event is Event.NO_WORK:
+                await self._nothing_yet()
+                if self.waiter.answer_came:  # what ended the wait brought its task along
+                    event = await self._look()
+            if event is not Event.WORK_FOUND:
+                return event
         if self.draining:
             await self._hand_back()
         if self._following is None:
@@ -358,13 +354,25 @@ class Steps:
             or monotonic_s() - self._looked_s >= LOOK_AGAIN_S
         )
 
-    async def _nothing_yet(self) -> Event:
+    async def _look(self) -> Event:
+        """Ask the queue: WORK_FOUND (then it is `_following`), NO_WORK or UNSAFE."""
+        reply = await self._claim()
+        if isinstance(reply, Halted):
+            self.verdict.halt(reply)
+            return Event.UNSAFE
+        self.verdict.confirm()
+        if isinstance(reply, Nothing):
+            self._nothing = reply
+            return Event.NO_WORK
+        self._following = reply
+        return Event.WORK_FOUND
+
+    async def _nothing_yet(self) -> None:
         """Find work for idle time, or wait for other work."""
         if self.draining or not await self.idle_work.look():
             self._woken = await self._wait_for_work(self._nothing, self._idle_pause_s())
         else:
             self.work_waits = True
-        return Event.NO_WORK
 
     async def _claim(self) -> ClaimReply:
         """Claim; after a lost reply, ask for the same task again."""
