@@ -273,7 +273,7 @@ class Fleet:
                         return
                     renewed_s = monotonic_s()
                 await self.reclaim.round()
-                await anchor(self.redis)
+                await anchor(self.redis, wall_offset_ms=self.clock.offset_ms)
             except (RedisError, OSError) as error:
                 self.reclaim.store_away()
                 log.warning("the store is away: %s", error)

@@ -12,6 +12,7 @@ and starting. What the verdict should be is decided elsewhere (`orchestrator.py`
 | `stop_reason`, `stop_by`, `stop_at`, `stop_wall` | why, who, fleet ms, unix s |
 | `cleared_by`, `cleared_at` | who ended the last stop, and when (fleet ms) |
 | `paused`, `paused:<nova>` | `1` while the fleet or that Nova is paused |
+| `clock` | fleet ms, ISO time and the store's µs at the last verdict: see `claim.lua` |
 | `epoch` | counts every change of stop and pause |
 """
 
@@ -115,7 +116,14 @@ class Gate:
             written = await _REFRESH(
                 self._redis,
                 [keys.GATE],
-                [checked_at_ms, verdict.expires_at_ms, word, verdict.reason],
+                [
+                    checked_at_ms,
+                    verdict.expires_at_ms,
+                    word,
+                    verdict.reason,
+                    self._clock.now_ms(),
+                    iso(self._clock.wall_s()),
+                ],
             )
         return bool(written)
 

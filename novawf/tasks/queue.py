@@ -74,7 +74,7 @@ class TaskQueue:
                 keys.TASK_SPEC, keys.TASK_STATE, keys.TASK_SEQUENCE, keys.TASK_REQUESTS,
                 keys.TASK_COUNTS, keys.TASK_ORDER, keys.READY, keys.PINNED, keys.DELAYED,
                 keys.WAITING, keys.DEPENDENTS, keys.CASCADE, keys.DEADLINES, _wake_list(target),
-                keys.todo(target or ids.FLEET), keys.GATE,
+                keys.todo(target or ids.FLEET),
             ),
             (
                 self.clock.now_ms(), int(wall_s), iso(wall_s), request_id, spec.dedupe or "",

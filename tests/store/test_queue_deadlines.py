@@ -241,3 +241,9 @@ async def test_a_background_task_starts_within_the_hour_under_constant_high_load
         await nova.finish(claim, DONE, result="", detail="", claim_next=False)
     assert claim.task_id == waiting
     assert bench.clock.now_ms() - begun_ms <= 3_600_000 - 30_000 + 60_000
+
+
+async def test_a_task_whose_specification_is_gone_holds_up_no_other(bench: Bench) -> None:
+    broken, whole = await bench.submit(), await bench.submit()
+    await bench.redis.hdel(keys.TASK_SPEC, broken)
+    assert (await claimed(await bench.nova())).task_id == whole

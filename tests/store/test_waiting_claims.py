@@ -10,6 +10,8 @@ from waiting import until
 
 from novawf.clock import ManualClock
 from novawf.ids import request_id
+from novawf.safety.gate import Gate
+from novawf.safety.verdict import safe
 from novawf.store import keys
 from novawf.store.connect import StoreAddress, connect
 from novawf.tasks.claims import Claim, Claimant, Halted, Nothing, take_identity
@@ -31,8 +33,8 @@ class Bench:
         self.queue = TaskQueue(redis, clock, TaskSettings())
         self.tracker = TaskTracker(redis, clock)
 
-    async def submit(self) -> str:
-        spec = TaskSpec.parse({"title": "t", "argv": ["true"]})
+    async def submit(self, **fields: Any) -> str:
+        spec = TaskSpec.parse({"title": "t", "argv": ["true"], **fields})
         return (await self.queue.admit(spec, request_id())).task_id
 
     async def nova(self) -> Claimant:
@@ -46,6 +48,13 @@ class Bench:
         sha1, claim_keys, arguments = asked
         reply = await self.redis.evalsha(sha1, len(claim_keys), *claim_keys, *arguments)
         return list(reply)
+
+    async def orchestrator_wrote(self, ago_s: float) -> None:
+        """As if its last verdict were older by the store's clock."""
+        at, iso, at_us = (await self.redis.hget(keys.GATE, "clock")).split("|")
+        now_s, now_us = await self.redis.time()
+        at_us = now_s * 1_000_000 + now_us - round(ago_s * 1_000_000)
+        await self.redis.hset(keys.GATE, "clock", f"{at}|{iso}|{at_us}")
 
     async def status(self, task_id: str) -> str:
         return str((await self.tracker.task(task_id))["status"])
@@ -61,8 +70,7 @@ class Bench:
 
 @pytest.fixture
 async def bench(redis: Any, clock: ManualClock, valkey_server: StoreAddress) -> Bench:
-    until_ms = clock.now_ms() + 6000
-    await redis.hset(keys.GATE, mapping={"verdict": "safe", "valid_until": until_ms})
+    await Gate(redis, clock).refresh(safe("drill", clock.now_ms() + 6000))
     return Bench(redis, clock, valkey_server)
 
 
@@ -83,33 +91,47 @@ async def test_token_and_task_come_with_one_answer(bench: Bench) -> None:
     await waiter.redis.aclose()
 
 
-async def test_a_waiting_claim_goes_by_the_time_of_the_admission(bench: Bench) -> None:
+async def test_a_waiting_claim_goes_by_the_time_at_its_end(bench: Bench) -> None:
     """The verdict was good when the claim was sent, and is not when the task comes."""
     nova = await bench.nova()
     asked = nova.ask()
-    bench.clock.advance(6001)
     task_id = await bench.submit()
+    await bench.orchestrator_wrote(ago_s=7)
     reply = nova.answered(await bench.asked(asked))
     assert reply == Halted("unsafe", "the safety verdict has expired")
     assert await bench.status(task_id) == "pending"
 
 
+async def test_its_lease_counts_from_then(bench: Bench) -> None:
+    nova = await bench.nova()
+    asked = nova.ask()
+    task_id = await bench.submit()
+    await bench.orchestrator_wrote(ago_s=3)
+    assert isinstance(nova.answered(await bench.asked(asked)), Claim)
+    lease_ms = await bench.redis.zscore(keys.LEASES, task_id)
+    late_ms = lease_ms - bench.clock.now_ms() - TaskSettings().lease_s * 1000
+    assert 3000 <= late_ms < 3500
+
+
 async def test_it_takes_nothing_when_it_cannot_know_the_time(bench: Bench) -> None:
     nova = await bench.nova()
     task_id = await bench.submit()
-    pushed = (await bench.redis.hget(keys.GATE, "pushed")).rpartition("|")
-    for wrong in ("", "nonsense", f"{pushed[0]}|{int(pushed[2]) - 2_000_000}"):
-        await bench.redis.hset(keys.GATE, "pushed", wrong)
+    for ago_s in (11, -1):  # the orchestrator is silent, or the store's clock was set back
+        await bench.orchestrator_wrote(ago_s)
+        assert await bench.asked(nova.ask()) == [ASK_ANEW]
+    for wrong in ("", "nonsense"):
+        await bench.redis.hset(keys.GATE, "clock", wrong)
         assert await bench.asked(nova.ask()) == [ASK_ANEW]
     assert await bench.status(task_id) == "pending"
     assert isinstance(await nova.claim(), Claim)
 
 
-async def test_an_admission_before_it_was_sent_tells_it_nothing(bench: Bench) -> None:
+async def test_the_only_attempt_is_not_used_up_by_who_may_be_stopped(bench: Bench) -> None:
     nova = await bench.nova()
-    await bench.submit()
-    bench.clock.advance(1)
+    task_id = await bench.submit(retries=0)
     assert await bench.asked(nova.ask()) == [ASK_ANEW]
+    assert await bench.status(task_id) == "pending"
+    assert isinstance(await nova.claim(), Claim)
 
 
 @pytest.mark.parametrize("shut", [{"stop": "1"}, {"paused": "1"}, {"verdict": "unsafe"}])

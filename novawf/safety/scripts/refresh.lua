@@ -1,7 +1,7 @@
 -- Write the safety verdict into the gate. Never touches stop or pause.
 -- KEYS: 1 gate (hash)
 -- ARGV: 1 checked_at (fleet ms at which the evaluation began), 2 valid_until (fleet ms),
---       3 verdict ('safe' | 'unsafe'), 4 reason
+--       3 verdict ('safe' | 'unsafe'), 4 reason, 5 now (fleet ms), 6 now (ISO 8601)
 -- Reply: 1 written, 0 refused because a later verdict is in place
 -- Repeat: writes the same again; a late repeat is refused.
 --
@@ -13,6 +13,11 @@ local behind = stored - checked_at
 if behind > 0 and behind <= valid_until - checked_at then
   return 0
 end
+-- `clock` tells claims that waited here what time it is (tasks/scripts/claim.lua): now, and the
+-- store's own time in microseconds when that was written.
+local time = redis.call('TIME')
+redis.call('HSET', KEYS[1], 'clock', ARGV[5] .. '|' .. ARGV[6] .. '|'
+  .. string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2])))
 redis.call('HSET', KEYS[1], 'checked_at', ARGV[1], 'valid_until', ARGV[2],
   'verdict', ARGV[3], 'reason', ARGV[4])
 return 1

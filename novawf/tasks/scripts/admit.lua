@@ -1,7 +1,7 @@
 -- Admits one task, once.
 -- KEYS 1 spec 2 state 3 sequence 4 requests 5 counts 6 order 7 ready 8 pinned 9 delayed 10 waiting
 --      11 dependents 12 cascade 13 deadlines 14 wake list of the target or of any
---      15 todo stream of the target or `fleet` 16 gate
+--      15 todo stream of the target or `fleet`
 -- ARGV 1 now 2 unix s 3 iso time 4 request id 5 dedupe key or '' 6 id prefix 7 spec JSON
 --      8 limit of attempts 9 tier ms 10 target or '' 11 due ms or 0 12 deadline ms or ''
 --      13 '1' if it waits for approval 14 title 15 description 16 priority, 17… ids it comes after
@@ -55,10 +55,6 @@ elseif status == 'pending' then
     make_ready(KEYS[7], KEYS[8], id, s, now)
   end
   push_token(KEYS[14])
-  -- For the claim that waits behind a blocking read: what time it is (claim.lua).
-  local time = redis.call('TIME')
-  redis.call('HSET', KEYS[16], 'pushed', now .. '|' .. ARGV[3] .. '|'
-    .. int(tonumber(time[1]) * 1000000 + tonumber(time[2])))
 end
 note(s, now, 'created', '', s.outcome)
 write_state(KEYS[2], id, s)

@@ -9,6 +9,7 @@
 local unpack = unpack or table.unpack
 local k = {state = KEYS[3], counts = KEYS[5], ready = KEYS[6], pinned = KEYS[7], delayed = KEYS[8]}
 local now, iso, nova = ARGV[1], ARGV[2], ARGV[3]
+local waited = false  -- whether this claim waited behind a blocking read (claim.lua)
 local rest = 8 + tonumber(ARGV[7])  -- the first argument after the workflow state
 
 local bumped, bumps = {}, {}
@@ -186,16 +187,20 @@ local function claim_next()
     end
   end
 
-  local id, from, member, s
+  local id, from, member, s, spec
   for _ = 1, 16 do
     id, from, member = head()
     if not id then break end
     s = get_state(id)
     if s and s.status == 'pending'
         and (s.deadline == '' or tonumber(s.deadline) > tonumber(now)) then
-      break
+      -- Whoever waits may be stopped or hung, and would use up the only attempt without beginning.
+      if waited and tonumber(s.limit) - tonumber(s.attempt) < 2 then return {-8} end
+      spec = redis.call('HGET', KEYS[4], id)
+      if spec then break end
     end
-    -- A leftover that names no pending task, or one too late to begin: the sweep blocks that.
+    -- A leftover that names no pending task, or none that can be done, or one too late to begin:
+    -- the sweep blocks that.
     redis.call('ZREM', from, member)
     s = nil
   end
@@ -209,7 +214,6 @@ local function claim_next()
   end
   if not s then return {0, now, 0} end  -- sixteen leftovers: ask again
 
-  local spec = redis.call('HGET', KEYS[4], id)
   local attempt = int(tonumber(s.attempt) + 1)
   local wrong = progress_record(id, s, spec, 'in_progress', 'attempt ' .. attempt .. ' started',
     '0')
