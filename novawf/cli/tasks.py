@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from novawf.cli.command import Invocation, command
-from novawf.cli.output import pairs, printable, table
+from novawf.cli.output import duration, pairs, printable, table
 from novawf.errors import UserError
 from novawf.tasks.tracker import STATUSES
 
@@ -94,7 +94,7 @@ async def task(call: Invocation, task_id: _TaskId) -> None:
     """Show all about one task: its state, attempts, the end of its output, its history."""
     async with call.fleet() as fleet:
         view = await fleet.task(task_id)
-    call.out.show(view, *_task_lines(view))
+    call.out.show(view, *task_lines(view))
 
 
 async def cancel(call: Invocation, task_id: _TaskId) -> None:
@@ -134,7 +134,8 @@ def _row(row: dict[str, Any]) -> tuple[Any, ...]:
     )
 
 
-def _task_lines(view: dict[str, Any]) -> list[str]:
+def task_lines(view: dict[str, Any]) -> list[str]:
+    """A task for people."""
     outcome = f" ({view['outcome']})" if view["outcome"] else ""
     known = [
         ("task", view["task_id"]),
@@ -158,9 +159,18 @@ def _task_lines(view: dict[str, Any]) -> list[str]:
             for event in view["history"]
         ]
         lines += ["", table(("AT", "EVENT", "NOVA", "ATTEMPT", "DETAIL"), rows)]
-    if tail := view["stdout_tail"].rstrip("\n"):
-        lines += ["", "end of its output:", *(f"  {printable(line)}" for line in tail.split("\n"))]
+    lines += _tail_lines("end of its output", view["stdout_tail"])
+    if check := view.get("accept"):
+        verdict = "said yes" if check["ok"] else f"said no: {printable(check['error'])}"
+        took = duration(check["duration_s"])
+        lines += ["", f"its acceptance check {verdict} (after {took})"]
+        lines += _tail_lines("end of the check's output", check["stdout_tail"])
     return lines
+
+
+def _tail_lines(what: str, tail: str) -> list[str]:
+    shown = [f"  {printable(line)}" for line in tail.rstrip("\n").split("\n")]
+    return ["", f"{what}:", *shown] if tail.strip("\n") else []
 
 
 def _count_text(number: int) -> str:

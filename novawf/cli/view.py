@@ -93,7 +93,9 @@ def status_lines(document: dict[str, Any], now_s: float) -> list[str]:
         broken = records["all"] - records["valid"]
         head.append(("protocol", f"{broken} of {records['all']} records break it: see compliance"))
     if fleet["held"]:
-        head.append(("waiting", fleet["held"]))
+        why = fleet["why"]  # without a fleet, or before its first verdict, that is the news
+        nobody_yet = why["reason"] in ("no_fleet", "starting")
+        head.append(("waiting", why["sentence"] if nobody_yet else fleet["held"]))
     lines = [pairs(head)]
     if document["novas"]:
         lines += ["", table(_NOVA_COLUMNS, [_nova_row(nova, now_s) for nova in document["novas"]])]
