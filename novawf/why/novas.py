@@ -129,7 +129,7 @@ def _working(nova: NovaEvidence, fleet: FleetEvidence, moment: Moment) -> Explan
     said = f"{name} works on {task}{title}{since}"
     if own and beat is not None:
         quiet_ms = moment.now_ms - beat.progress_ms
-        said += f"; its last output was {moment.ago(beat.progress_ms)}"
+        said += f"; it last moved {moment.ago(beat.progress_ms)}"
         if quiet_ms > PROGRESS_MS:
             said += ", so it may hang"
     if fleet.gate.stopped:

@@ -327,7 +327,7 @@ def _in_hand(task: TaskEvidence, fleet: FleetEvidence, moment: Moment) -> Explan
         )
     said = f"{has}; the last sign of life was {moment.ago(beat.seen_ms)}"
     if beat.task == task.task_id:
-        said += f", its last output {moment.ago(beat.progress_ms)}"
+        said += f", it last moved {moment.ago(beat.progress_ms)}"
     if fleet.gate.stopped:
         said += "; the emergency stop has told it to end that"
     return Explanation("in_hand", f"{said}; {lease}", f"the end of {task.task_id}", details=details)
