@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from novawf import ids
 from novawf.clock import Clock, SystemClock
 from novawf.errors import CorruptState
 from novawf.fleet_view import novas
@@ -27,7 +26,7 @@ from novawf.limits.ledger import Outcome, Windows
 from novawf.safety.gate import GateView, parse_gate
 from novawf.store import keys
 from novawf.store.connect import StoreAddress, connect_sync, translate_errors
-from novawf.streams.catalogue import consumed
+from novawf.streams.catalogue import consumed, protocol
 from novawf.streams.lag import ask_groups, ask_rest, judge_groups, judge_rest
 from novawf.streams.quarantine import quarantine_counts
 from novawf.tasks.model import TIER_MS, Status
@@ -331,9 +330,7 @@ def _depth(redis: Redis, depth: int) -> dict[str, int]:
 def _streams(redis: Redis, names: list[str]) -> tuple[dict[str, int], dict[str, int]]:
     """Length and lag of streams; what is no stream has neither."""
     read = consumed(names)
-    streams = [*read, keys.QUARANTINE, keys.ENTERPRISE_METRICS]
-    for name in (ids.FLEET, *names):
-        streams += (keys.todo(name), keys.progress(name), keys.completed(name))
+    streams = (*protocol(names), keys.QUARANTINE)
     with redis.pipeline(transaction=False) as pipe:
         for stream in streams:
             pipe.xlen(stream)

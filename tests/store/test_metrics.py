@@ -336,6 +336,16 @@ async def test_streams_that_exist_show_their_length(
     assert seen("stream_length", stream="nova.tasks.fleet.completed") is None
 
 
+async def test_streams_that_nothing_reads_show_their_length_too(redis: Redis, scrape: Any) -> None:
+    """What only Novas write to would else grow unseen."""
+    await redis.hset(keys.CHILDREN, "torch", child(restarts=0))
+    names = ("celebrations", "insights", "status")
+    for name in names:
+        await redis.xadd(f"nova.{name}.torch", {"type": "x"})
+    seen = scrape()
+    assert [seen("stream_length", stream=f"nova.{name}.torch") for name in names] == [1, 1, 1]
+
+
 async def test_streams_that_are_read_show_how_far_behind_the_fleet_is(
     redis: Redis, scrape: Any
 ) -> None:
