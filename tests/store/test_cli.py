@@ -169,7 +169,8 @@ BAD_SUBMISSIONS = {
     "acceptance check of no words": (["--accept", "  ", "--", "true"], ["accept", "empty"]),
     "acceptance check torn": (["--accept", "a 'b", "--", "true"], ["accept", "split"]),
     "deadline before its start": (
-        ["--at", "2030-01-02", "--deadline", "2030-01-01", "--", "true"], ["deadline", "later"],
+        ["--at", "2030-01-02", "--deadline", "2030-01-01", "--", "true"],
+        ["deadline", "later"],
     ),
     "budget": (["--budget-usd", "1", "--", "true"], ["budget_usd", "yet"]),
     "bad Nova name": (["--nova", "To rch", "--", "true"], ["nova", "To rch"]),
