@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from novawf.clock import Clock, iso
+from novawf.clock import Clock, iso, monotonic_s
 from novawf.errors import Fenced, LeaseLost
 from novawf.store import keys
 from novawf.store.scripts import load_script
@@ -42,6 +42,8 @@ class Claim:
     created: str
     spec: dict[str, Any]
     deadline_ms: int | None = None
+    taken_s: float = field(default=0.0, compare=False)
+    """When it was asked for, monotonic: its lease is not older."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,41 @@ class Measured(NamedTuple):
 
 
 NOT_MEASURED = Measured("", 0)
+
+
+class Ended(NamedTuple):
+    """An attempt that is over, as the queue is told of it.
+
+    `result` is JSON, '' for none; `detail` one line for history and protocol.
+    """
+
+    claim: Claim
+    ending: Ending
+    result: str = ""
+    detail: str = ""
+    duration: Measured = NOT_MEASURED
+    woken: Measured = NOT_MEASURED
+
+
+class Recorded(NamedTuple):
+    """What became of one ended attempt: `lost` when the task was in other hands by then."""
+
+    status: str
+    repeated: bool
+    lost: bool
+
+
+Taken = tuple[Claim, ...] | Nothing | Halted
+"""Tasks in the order in which they are to be done, or why there are none."""
+
+
+class Recording(NamedTuple):
+    """The answer to `Claimant.record`: one entry for each attempt, in their order."""
+
+    ended: tuple[Recorded, ...]
+    wake: tuple[str, ...]
+    following: Taken | None
+    """None when nothing was asked for, or no attempt had its task any more."""
 
 
 class Finished(NamedTuple):
@@ -135,31 +172,84 @@ class Claimant:
             keys.presence(nova), keys.workflow_state(nova), keys.READY, keys.PINNED,
         )  # fmt: skip
 
-    async def claim(self, state: Sequence[str] = (), *, again: bool = False) -> ClaimReply:
+    async def take(self, state: Sequence[str] = (), *, again: bool = False) -> Taken:
         """Take the next task. `state` (flat fields and values) is persisted in the same script.
 
-        `again` repeats the last claim whose reply was lost: the same task comes back.
+        `again` repeats the last claim whose reply was lost: the same comes back, and that may be
+        several tasks when they were asked for by `record`.
         """
         if not again:
             self._claims += 1
+        asked_s = monotonic_s()
         number, changed = self._kept.begin(state)
         reply = await _CLAIM(self.redis, self._claim_keys, (*self._common(changed), "0"))
         self._kept.answered(number, state)
-        return self._claim_reply(reply)
+        return self._taken(reply, asked_s)
+
+    async def claim(self, state: Sequence[str] = (), *, again: bool = False) -> ClaimReply:
+        """`take` for who only ever asked for one."""
+        taken = await self.take(state, again=again)
+        return taken[0] if isinstance(taken, tuple) else taken
 
     def ask(self) -> tuple[str, Sequence[str], Sequence[str]]:
         """A new claim, to be sent behind a blocking read: SHA-1, keys and arguments of its script.
 
         It is carried out when the read ends, by the store and at once: that saves a round trip.
         While it waits there no other claim may be made; one whose answer will not come is repeated
-        by `claim(again=True)`.
+        by `take(again=True)`.
         """
         self._claims += 1
         return _CLAIM.sha1, self._claim_keys, (*self._common(()), "1")
 
-    def answered(self, reply: list[Any]) -> ClaimReply | None:
-        """The answer to what was asked so; None: ask anew, by `claim`. Raises Fenced."""
-        return None if reply[0] == -8 else self._claim_reply(reply)
+    def answered(self, reply: list[Any]) -> Taken | None:
+        """The answer to what was asked so; None: ask anew, by `take`. Raises Fenced."""
+        return None if reply[0] == -8 else self._taken(reply, monotonic_s())
+
+    async def record(
+        self,
+        ended: Sequence[Ended],
+        *,
+        want: int,
+        behind: bool = False,
+        state: Sequence[str] = (),
+        claimed: Measured = NOT_MEASURED,
+        again: bool = False,
+    ) -> Recording:
+        """End attempts and take up to `want` tasks, in one round trip. Raises Fenced.
+
+        More than one attempt at a time may only end as completed. Tasks that would wait in this
+        Nova's hands (all but the first, with `behind` the first too) are only taken when they may.
+        Repeating the call (`again`) after a lost reply changes nothing and answers the same.
+        """
+        if not again:
+            self._claims += 1
+        now_ms, asked_s = self.clock.now_ms(), monotonic_s()
+        number, changed = self._kept.begin(state)
+        args = [
+            *self._common(changed), str(want), "1" if behind else "0", claimed.bucket,
+            str(claimed.microseconds), str(len(ended)),
+        ]  # fmt: skip
+        for claim, ending, result, detail, duration, woken in ended:
+            spec = claim.spec
+            retry_at = now_ms + int(ending.delay_s * 1000) if ending.delay_s else 0
+            args += (
+                claim.task_id, str(claim.epoch), ending.verdict, ending.outcome, str(retry_at),
+                result, one_line(detail), spec["title"], spec.get("description", ""),
+                spec.get("priority", "medium"), duration.bucket, str(duration.microseconds),
+                woken.bucket, str(woken.microseconds),
+            )  # fmt: skip
+        code, codes, wake, following = await _FINISH(self.redis, self._finish_keys, args)
+        if code == -5:
+            raise Fenced(f"{self.nova}: a newer owner has this identity")
+        self._kept.answered(number, state)
+        return Recording(
+            tuple(
+                Recorded(codes[i + 1], codes[i] == 2, codes[i] == -6)
+                for i in range(0, len(codes), 2)
+            ),
+            tuple(wake.split(",")) if wake else (),
+            self._taken(following, asked_s) if following else None,
+        )
 
     async def finish(
         self,
@@ -170,37 +260,30 @@ class Claimant:
         detail: str,
         state: Sequence[str] = (),
         duration: Measured = NOT_MEASURED,
-        claimed: Measured = NOT_MEASURED,
-        woken: Measured = NOT_MEASURED,
         claim_next: bool = True,
         again: bool = False,
     ) -> Finished:
-        """End an attempt and take the next task, in one round trip. Raises Fenced.
-
-        `result` is JSON, '' for none; `detail` one line for history and protocol. Repeating the
-        call (`again`) after a lost reply changes nothing and answers the same.
-        """
-        if not again:
-            self._claims += 1
-        spec = claim.spec
-        retry_at = self.clock.now_ms() + int(ending.delay_s * 1000) if ending.delay_s else 0
-        number, changed = self._kept.begin(state)
-        args = (
-            *self._common(changed), claim.task_id, str(claim.epoch), ending.verdict, ending.outcome,
-            str(retry_at), result, one_line(detail), spec["title"], spec.get("description", ""),
-            spec.get("priority", "medium"), duration.bucket, claimed.bucket, woken.bucket,
-            str(duration.microseconds), str(claimed.microseconds), str(woken.microseconds),
-            "1" if claim_next else "0",
-        )  # fmt: skip
-        code, status, wake, following = await _FINISH(self.redis, self._finish_keys, args)
-        self._check_fence(code, claim)
-        self._kept.answered(number, state)
-        return Finished(
-            status,
-            code == 2,
-            tuple(wake.split(",")) if wake else (),
-            self._claim_reply(following) if claim_next else None,
+        """`record` of one attempt, and one task to follow. Raises LeaseLost, Fenced."""
+        recording = await self.record(
+            [Ended(claim, ending, result, detail, duration)],
+            want=int(claim_next),
+            state=state,
+            again=again,
         )
+        (recorded,) = recording.ended
+        if recorded.lost:
+            raise LeaseLost(self.lost(claim))
+        following = recording.following
+        return Finished(
+            recorded.status,
+            recorded.repeated,
+            recording.wake,
+            following[0] if isinstance(following, tuple) else following,
+        )
+
+    def lost(self, claim: Claim) -> str:
+        """What to say of a task that is in other hands."""
+        return f"task {claim.task_id}: {self.nova} no longer has it (epoch {claim.epoch})"
 
     async def beat(
         self, heartbeat: str, presence: str, claim: Claim | None, state: Sequence[str]
@@ -254,9 +337,7 @@ class Claimant:
         if code == -5:
             raise Fenced(f"{self.nova}: a newer owner has this identity")
         if code == -6:
-            raise LeaseLost(
-                f"task {claim.task_id}: {self.nova} no longer has it (epoch {claim.epoch})"
-            )
+            raise LeaseLost(self.lost(claim))
 
     async def pass_on_wake(self) -> None:
         """Give back a wake token that this Nova may not use (it is paused)."""
@@ -276,13 +357,15 @@ class Claimant:
             self._lease_ms, str(len(state)), *state,
         )  # fmt: skip
 
-    def _claim_reply(self, reply: list[Any]) -> ClaimReply:
+    def _taken(self, reply: list[Any], asked_s: float) -> Taken:
         code = reply[0]
         if code == 1:
-            _, task_id, epoch, attempt, limit, ready, created, deadline, spec = reply
-            return Claim(
-                task_id, int(epoch), int(attempt), int(limit), int(ready), created,
-                json.loads(spec), int(deadline) if deadline else None,
+            return tuple(
+                Claim(
+                    task_id, int(epoch), int(attempt), int(limit), int(ready), created,
+                    json.loads(spec), int(deadline) if deadline else None, asked_s,
+                )
+                for task_id, epoch, attempt, limit, ready, created, deadline, spec in reply[1:]
             )  # fmt: skip
         if code == 0:
             return Nothing(int(reply[1]), reply[2] == 1)

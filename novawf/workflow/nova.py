@@ -302,7 +302,7 @@ class NovaRuntime:
         )
         if self.verdict.orders != orders:
             beat = beat._replace(stopped=True)  # it may not know of the stop yet: the next one does
-        self.steps.work_waits |= beat.work
+        self.steps.in_hand.work_waits |= beat.work
         if claim is not None and attempt is self.steps.attempt and attempt is not None:
             if not beat.lease_held and attempt.outcome is None:
                 attempt.interrupt("lost")
@@ -358,11 +358,8 @@ class NovaRuntime:
     def _obey(self, order: Mapping[str, Any]) -> None:
         """One order from the inbox."""
         op = order["op"]
-        attempt = self.steps.attempt
         if op == "cancel":
-            same = attempt is not None and attempt.claim.task_id == order["task"]
-            if same and attempt is not None and str(attempt.claim.epoch) == str(order["epoch"]):
-                attempt.interrupt("cancelled")
+            self.steps.in_hand.cancel(order["task"], str(order["epoch"]))
         elif op == "stop":
             self.verdict.order("stopped: emergency stop")
             self._interrupt("stopped")

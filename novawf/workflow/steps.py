@@ -1,48 +1,32 @@
 """What a Nova does in each of its nine states. The table of the moves is `states.py`.
 
-The steps keep two promises across every failure: an attempt that has ended is recorded exactly
-once (it is `owed` until the store has confirmed it), and a claim whose reply was lost, alone or at
-the end of a finish, is asked for again under its old number, by a Nova that pauses or drains too:
-the store may have put a task into its hands that nobody knows of.
+What it has of the queue, and what it owes it, is `in_hand.py`'s; how short tasks follow each other
+without a pause is `series.py`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
-import bisect
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Literal
-
-from redis.exceptions import RedisError
 
 from novawf.clock import Clock, monotonic_s
 from novawf.completion.config import CompletionSettings
 from novawf.completion.pause import completion_pause_s
 from novawf.completion.routine import CompletionRoutine, EndedBy
 from novawf.completion.transition import Upcoming
-from novawf.errors import LeaseLost
 from novawf.executors.base import Outcome
-from novawf.tasks.claims import (
-    NOT_MEASURED,
-    Beat,
-    Claim,
-    Claimant,
-    ClaimReply,
-    Halted,
-    Measured,
-    Nothing,
-)
-from novawf.tasks.ending import Ending
+from novawf.tasks.claims import Beat, Claimant, Halted, Nothing
 from novawf.tasks.model import WorkType
-from novawf.telemetry.buckets import LATENCY_US
 from novawf.work.idling import IdleWork
 from novawf.workflow.attempt import Attempt, AttemptRunner
 from novawf.workflow.config import PhaseSettings
 from novawf.workflow.cycle import Handler
+from novawf.workflow.in_hand import InHand
 from novawf.workflow.phases import Phase, next_phase, phase_due
+from novawf.workflow.series import Series
 from novawf.workflow.state_data import StateData
 from novawf.workflow.states import Event, State
 from novawf.workflow.verdict_view import VerdictView
@@ -63,17 +47,6 @@ repeats (a store that is away, a key of another type)."""
 
 Rest = Literal["on", "over", "work"]
 """How a rest stands: it goes on, its time is over (or the Nova drains), or work ended it."""
-
-
-@dataclass(slots=True)
-class _Owed:
-    """How an attempt ended, until the store has confirmed it."""
-
-    attempt: Attempt
-    ending: Ending
-    sent: bool = False
-    asked: bool = False
-    """Whether the next task was asked for along with it: then every repeat asks too."""
 
 
 class Steps:
@@ -102,7 +75,6 @@ class Steps:
         self.data = data
         self.clock = clock
         self.claimant = claimant
-        self.runner = runner
         self.waiter = waiter
         self.verdict = verdict
         self.phases = phases
@@ -114,20 +86,19 @@ class Steps:
         self.jitter = jitter
         self.beat = beat
         self.settled = settled
-        self.reported = reported
         self.interrupt = asyncio.Event()
         self.draining = False
-        self.attempt: Attempt | None = None
-        self._following: Claim | None = None
-        self._owed: _Owed | None = None
-        self._claim_unanswered = False
-        self._woken = False
-        self._claim_took: Measured = NOT_MEASURED
-        self._nothing = Nothing()
-        self._looked_s = 0.0
-        """When the queue last had nothing, monotonic; 0: it was not asked since."""
-        self.work_waits = False
-        """A heartbeat saw work that this Nova may take."""
+        self.in_hand = InHand(
+            data, clock, claimant, waiter, verdict, self._task_completed, routine.doubt
+        )
+        self.series = Series(
+            self.in_hand,
+            runner,
+            begun=self._begun,
+            may_go_on=self._may_go_on,
+            reported=reported,
+            settled=settled,
+        )
         self._failures = 0
         """Failures, and claims refused, since a look for work succeeded."""
         self._completed = ""
@@ -150,17 +121,14 @@ class Steps:
         }
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing is in hand: no attempt, no claim, nothing owed to the store.
+    def attempt(self) -> Attempt | None:
+        """The task that is being executed or recorded."""
+        return self.in_hand.attempt
 
-        A claim that waits behind the blocking read is nothing in hand; see `may_leave`.
-        """
-        return (
-            self.attempt is None
-            and self._following is None
-            and self._owed is None
-            and (self.waiter.asked or not self._claim_unanswered)
-        )
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in hand."""
+        return self.in_hand.empty
 
     @property
     def may_leave(self) -> bool:
@@ -169,11 +137,12 @@ class Steps:
 
     def upcoming(self) -> Upcoming:
         """What comes next, as far as the Nova knows: for the plan of the completion routine."""
-        claim = self.attempt.claim if self.attempt is not None else self._following
+        hand = self.in_hand
+        claim = hand.attempt.claim if hand.attempt else hand.held[0] if hand.held else None
         return Upcoming(
             task_id=claim.task_id if claim is not None else "",
             title=claim.spec["title"][:200] if claim is not None else "",
-            next_due_ms=self._nothing.next_due_ms,
+            next_due_ms=hand.nothing.next_due_ms,
             phase=self.data.current_phase.value,
             tasks_in_phase=self.data.tasks_completed_in_phase,
             phase_due=phase_due(self.data.tasks_completed_in_phase, self.phases),
@@ -191,8 +160,8 @@ class Steps:
     async def _work_discovery(self) -> Event:
         orders = self.verdict.orders
         event = await self._find_work()
-        if self.verdict.overtaken(orders) and self.attempt is not None:
-            self._following, self.attempt = self.attempt.claim, None  # to be handed back
+        if self.verdict.overtaken(orders) and self.in_hand.attempt is not None:
+            self.in_hand.undo_begin()  # to be handed back
             event = Event.UNSAFE
         self._failures = self._failures + 1 if event is Event.UNSAFE else 0
         return event
@@ -200,7 +169,8 @@ class Steps:
     async def _find_work(self) -> Event:
         if self.data.current_phase is Phase.PERSONAL:
             return await self._personal_phase()
-        if self._following is None and (not self.draining or self._claim_unanswered):
+        hand = self.in_hand
+        if not hand.held and (not self.draining or hand.claim_unanswered):
             event = await self._look() if self._is_time_to_look() else Event.NO_WORK
             if event is Event.NO_WORK:
                 await self._nothing_yet()
@@ -208,37 +178,54 @@ class Steps:
                     event = await self._look()
             if event is not Event.WORK_FOUND:
                 return event
-        if self.draining:
-            await self._hand_back()
-        if self._following is None:
-            return Event.NO_WORK
-        self.idle_work.worked(self._following.spec.get("work_type", WorkType.EXPLICIT))
-        self.attempt, self._following = Attempt(self._following), None
-        return Event.WORK_FOUND
+        if self.draining or (hand.begin() is None and hand.held):  # it was taken too long ago
+            await hand.hand_back()
+        return Event.WORK_FOUND if hand.attempt is not None else Event.NO_WORK
 
     async def _task_execution(self) -> Event:
-        attempt = self.attempt
-        if attempt is None:
-            return Event.WORK_ENDED
-        self.data.tool_use_count += 1
-        self.data.task_in_hand = attempt.claim.task_id
         self.settled()
-        await self.runner.run(attempt)
-        await self.reported()  # its last words come before its end
+        await self.series.run()
         return Event.WORK_ENDED
 
+    def _begun(self, attempt: Attempt) -> None:
+        claim = attempt.claim
+        self.idle_work.worked(claim.spec.get("work_type", WorkType.EXPLICIT))
+        self.data.tool_use_count += 1
+        self.data.task_in_hand = claim.task_id
+
+    def _may_go_on(self) -> bool:
+        """Whether the next task may follow at once, within a series."""
+        if self.draining or self.verdict.unsafe_reason() is not None:
+            return False
+        if phase_due(self.data.tasks_completed_in_phase, self.phases):
+            data = self.data
+            after = next_phase(data.current_phase, self.phases, data.work_phases_completed + 1)
+            if after is Phase.PERSONAL:
+                return False
+            self._change_phase()
+        return True
+
     async def _progress_update(self) -> Event:
-        attempt, self.attempt = self.attempt, None
-        self.data.task_in_hand = ""
-        if attempt is not None and attempt.interruption != "lost":
-            self._owed = _Owed(attempt, attempt.ending(self.claimant.settings, self.jitter()))
-        if self._owed is not None:
-            await self._record()
+        self.in_hand.end(self.jitter())
+        await self._record()
         return Event.RECORDED
+
+    async def _record(self) -> None:
+        """Tell the queue how attempts ended; take the next task along where none is in hand."""
+        ready = not self.draining and self.verdict.unsafe_reason() is None
+        await self.in_hand.record(int(ready and not self.in_hand.held))
+
+    def _task_completed(self, attempt: Attempt) -> None:
+        if attempt.outcome is not None:
+            # Here, and not in the routine's own state, which a failure leaves out.
+            self._completed = attempt.claim.task_id
+            self.data.last_completion_celebration = self.clock.now_ms()
+            self.data.tasks_completed_in_phase += 1
+            self.routine.completed(attempt.claim, attempt.outcome)
 
     async def _completion_routine(self) -> Event:
         completed, self._completed = self._completed, ""
-        if completed and self._following is None and not self.draining:
+        if completed and not self.in_hand.held and not self.draining:
             pause_s = completion_pause_s(
                 self.completion, self.pace, reflecting=self.routine.reflects_on(completed)
             )
@@ -255,32 +242,34 @@ class Steps:
         left_s = until_s - monotonic_s()
         if self.draining or left_s <= 0:
             return "over"
-        if self._following is None and (self.waiter.asked or not self._claim_unanswered):
-            self._woken = await self._wait_for_work(self._nothing, left_s)
-            nothing = self._nothing
+        hand = self.in_hand
+        if not hand.held and (self.waiter.asked or not hand.claim_unanswered):
+            hand.woken = await self._wait_for_work(hand.nothing, left_s)
+            nothing = hand.nothing
             due = nothing.leases_expired or 0 < nothing.next_due_ms <= self.clock.now_ms()
-            if self.draining or not (self._woken or self.work_waits or due):
+            if self.draining or not (hand.woken or hand.work_waits or due):
                 return "on"
-            reply = await self._claim()
-            if isinstance(reply, Nothing):
-                self._nothing, self._woken = reply, False
+            taken = await hand.take()
+            if isinstance(taken, Halted):
+                self.verdict.halt(taken)
+            elif not taken:
+                hand.woken = False
                 return "on"
-            if isinstance(reply, Halted):
-                self.verdict.halt(reply)
-            else:
-                self._following = reply
         return "work"
 
     async def _phase_transition(self) -> Event:
+        self._change_phase()
+        if self.data.current_phase is Phase.PERSONAL:
+            began_s = monotonic_s()
+            self._personal_s = (began_s, began_s + self.phases.personal_s * self.pace)
+        return Event.PHASE_CHANGED
+
+    def _change_phase(self) -> None:
         data = self.data
         if data.current_phase is not Phase.PERSONAL:
             data.work_phases_completed += 1
         data.current_phase = next_phase(data.current_phase, self.phases, data.work_phases_completed)
         data.tasks_completed_in_phase = 0
-        if data.current_phase is Phase.PERSONAL:
-            began_s = monotonic_s()
-            self._personal_s = (began_s, began_s + self.phases.personal_s * self.pace)
-        return Event.PHASE_CHANGED
 
     async def _personal_phase(self) -> Event:
         """Take no work of the fleet for a while, unless there is some: any of it ends the phase.
@@ -303,18 +292,15 @@ class Steps:
         await asyncio.sleep(self._recovery_s())  # not cut short by a drain: that would spin
         await self.waiter.close()
         self.verdict.learn(await self.beat())
-        if self.attempt is not None:  # the executor itself failed: our fault, not the task's
-            if self.attempt.outcome is None:
-                self.attempt.outcome = Outcome(
-                    ok=False, cause="lost", error="the executor failed: see the Nova's log"
-                )
-            attempt, self.attempt = self.attempt, None
-            self.data.task_in_hand = ""
-            if attempt.interruption != "lost":
-                ending = attempt.ending(self.claimant.settings, self.jitter())
-                self._owed = _Owed(attempt, ending)
-        if self._owed is not None:
-            await self._record()
+        attempt = self.in_hand.attempt
+        if attempt is not None and attempt.outcome is None:
+            # The executor itself failed: our fault, not the task's.
+            attempt.outcome = Outcome(
+                ok=False, cause="lost", error="the executor failed: see the Nova's log"
+            )
+        if attempt is not None:
+            self.in_hand.end(self.jitter())
+        await self._record()
         return Event.RECOVERED
 
     def _recovery_s(self) -> float:
@@ -322,13 +308,12 @@ class Steps:
         return _RECOVERY_S[min(max(0, self._failures - 1), len(_RECOVERY_S) - 1)]
 
     async def _safety_pause(self) -> Event:
-        if self._claim_unanswered:
-            reply = await self._claim()
-            if isinstance(reply, Claim):
-                self._following = reply
-        await self._hand_back()
-        if self._woken:  # the work that woke this Nova is for another now
-            self._woken = False
+        hand = self.in_hand
+        if hand.claim_unanswered:
+            await hand.take()
+        await hand.hand_back()
+        if hand.woken:  # the work that woke this Nova is for another now
+            hand.woken = False
             await self.claimant.pass_on_wake()
         await self.waiter.close()
         self.verdict.learn(await self.beat())
@@ -343,120 +328,34 @@ class Steps:
 
         Who is idle is told of work by a token; of lost tokens by its own heartbeat.
         """
-        nothing = self._nothing
+        hand = self.in_hand
+        nothing = hand.nothing
         return (
-            self._woken
-            or self.work_waits
-            or (self._claim_unanswered and (self.draining or not self.waiter.asked))
+            hand.woken
+            or hand.work_waits
+            or (hand.claim_unanswered and (self.draining or not self.waiter.asked))
             or nothing.leases_expired
             or 0 < nothing.next_due_ms <= self.clock.now_ms()
-            or not self._looked_s
-            or monotonic_s() - self._looked_s >= LOOK_AGAIN_S
+            or not hand.looked_s
+            or monotonic_s() - hand.looked_s >= LOOK_AGAIN_S
         )
 
     async def _look(self) -> Event:
-        """Ask the queue: WORK_FOUND (then it is `_following`), NO_WORK or UNSAFE."""
-        reply = await self._claim()
-        if isinstance(reply, Halted):
-            self.verdict.halt(reply)
+        """Ask the queue: WORK_FOUND (then it is in hand), NO_WORK or UNSAFE."""
+        taken = await self.in_hand.take()
+        if isinstance(taken, Halted):
+            self.verdict.halt(taken)
             return Event.UNSAFE
         self.verdict.confirm()
-        if isinstance(reply, Nothing):
-            self._nothing = reply
-            return Event.NO_WORK
-        self._following = reply
-        return Event.WORK_FOUND
+        return Event.WORK_FOUND if taken else Event.NO_WORK
 
     async def _nothing_yet(self) -> None:
         """Find work for idle time, or wait for other work."""
+        hand = self.in_hand
         if self.draining or not await self.idle_work.look():
-            self._woken = await self._wait_for_work(self._nothing, self._idle_pause_s())
+            hand.woken = await self._wait_for_work(hand.nothing, self._idle_pause_s())
         else:
-            self.work_waits = True
-
-    async def _claim(self) -> ClaimReply:
-        """Claim; after a lost reply, ask for the same task again."""
-        started_s = monotonic_s()
-        answer = self.waiter.take_answer()
-        reply = self.claimant.answered(answer) if answer is not None else None
-        again = answer is None and self._claim_unanswered
-        if reply is None:
-            if self.waiter.asked:
-                await self.waiter.close()
-            self._claim_unanswered = True
-            reply = await self.claimant.claim(self.data.to_hash(), again=again)
-        self._claim_unanswered = self.work_waits = False
-        self._looked_s = monotonic_s() if isinstance(reply, Nothing) else 0.0
-        if again and isinstance(reply, Halted):
-            self._woken = True  # what the lost claim had taken is back in the queue: tell others
-        self._claim_took = measured(monotonic_s() - started_s)
-        return reply
-
-    async def _hand_back(self) -> None:
-        """Give back what was taken and not begun: that costs no attempt."""
-        if self._following is not None and self._owed is None:
-            attempt, self._following = Attempt(self._following), None
-            self._owed = _Owed(attempt, Ending("requeue", ""))
-        if self._owed is not None:
-            await self._record()
-
-    async def _record(self) -> None:
-        """Tell the queue how the owed attempt ended; take the next task along."""
-        owed = self._owed
-        if owed is None:
-            return
-        attempt = owed.attempt
-        again, owed.sent = owed.sent, True
-        owed.asked |= not self.draining and self.verdict.unsafe_reason() is None
-        started_s = monotonic_s()
-        duration_s = attempt.outcome.duration_s if attempt.outcome else 0.0
-        try:
-            finished = await self.claimant.finish(
-                attempt.claim,
-                owed.ending,
-                result=attempt.result_json(self.claimant.nova),
-                detail=attempt.detail(),
-                state=self.data.to_hash(),
-                duration=measured(duration_s),
-                claimed=self._claim_took,
-                woken=self._wake_latency(attempt),
-                claim_next=owed.asked,
-                again=again,
-            )
-        except LeaseLost as lost:
-            log.warning("%s; what it did is dropped", lost)
-            self._owed = None
-            self._claim_unanswered = again and owed.asked  # the first call may have arrived
-            self.routine.doubt()
-            return
-        self._owed = None
-        if finished.status == "completed" and attempt.outcome is not None:
-            # Here, and not in the routine's own state, which a failure leaves out.
-            self._completed = attempt.claim.task_id
-            self.data.last_completion_celebration = self.clock.now_ms()
-            self.data.tasks_completed_in_phase += 1
-            self.routine.completed(attempt.claim, attempt.outcome)
-        self._claim_took = measured(monotonic_s() - started_s)
-        if isinstance(finished.following, Claim):
-            self._following = finished.following
-        elif isinstance(finished.following, Halted):
-            self.verdict.halt(finished.following)
-        elif isinstance(finished.following, Nothing):
-            self._nothing = finished.following
-            self._looked_s = monotonic_s()
-        if finished.wake:
-            try:
-                await self.claimant.wake(finished.wake)
-            except (RedisError, OSError) as error:  # a hint: those Novas look by themselves soon
-                log.warning("could not wake %s: %s", ", ".join(finished.wake), error)
-
-    def _wake_latency(self, attempt: Attempt) -> Measured:
-        """From ready to started, for work that found this Nova idle."""
-        if not self._woken or attempt.outcome is None:
-            return NOT_MEASURED
-        self._woken = False
-        waited_ms = self.clock.now_ms() - attempt.claim.ready_ms
-        return measured(max(0.0, waited_ms / 1000 - (monotonic_s() - attempt.started_s)))
+            hand.work_waits = True
 
     def _idle_pause_s(self) -> float:
         """The rhythm's pause, cut by the time of the next look for work."""
@@ -473,9 +372,9 @@ class Steps:
             wait_s = min(wait_s, max(0.001, (nothing.next_due_ms - self.clock.now_ms()) / 1000))
         self.settled()
         asks = self.waiter.ask is not None and not self.interrupt.is_set()
-        self._claim_unanswered |= asks  # also when the wait is cut short by a failure
+        self.in_hand.claim_unanswered |= asks  # also when the wait is cut short by a failure
         woken = await self.waiter.wait(wait_s, self.interrupt)
-        self._claim_unanswered = self.waiter.asked or self.waiter.answer_came
+        self.in_hand.claim_unanswered = self.waiter.asked or self.waiter.answer_came
         return woken
 
     async def _pause(self, pause_s: float) -> None:
@@ -485,9 +384,3 @@ class Steps:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause_s):  # 3.11's wait_for can lose a cancellation
                 await self.interrupt.wait()
-
-
-def measured(duration_s: float) -> Measured:
-    """A latency as bucket number and microseconds."""
-    microseconds = int(duration_s * 1_000_000)
-    return Measured(str(bisect.bisect_left(LATENCY_US, microseconds)), microseconds)

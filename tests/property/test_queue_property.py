@@ -15,7 +15,7 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -36,7 +36,15 @@ from novawf.safety.gate import Gate
 from novawf.safety.verdict import safe, unsafe
 from novawf.store import keys
 from novawf.store.connect import StoreAddress, connect
-from novawf.tasks.claims import Claim, Claimant, Finished, Halted, Nothing, take_identity
+from novawf.tasks.claims import (
+    Claim,
+    Claimant,
+    Ended,
+    Halted,
+    Nothing,
+    Recording,
+    take_identity,
+)
 from novawf.tasks.config import TaskSettings
 from novawf.tasks.ending import Ending
 from novawf.tasks.model import TIER_MS, TaskSpec
@@ -78,6 +86,8 @@ class Task:
     id: str
     tier_ms: int
     target: str
+    short: bool
+    """A callable, which may wait in a Nova's hands."""
     retries: int
     after: list[Task]
     deadline_ms: int | None
@@ -128,6 +138,11 @@ class Task:
         return self.deadline_ms is not None and self.deadline_ms <= now_ms
 
     @property
+    def may_wait(self) -> bool:
+        """A Nova may take it while it has another in hand."""
+        return self.short and self.deadline_ms is None and self.limit - self.attempt >= 2
+
+    @property
     def score(self) -> int:
         return self.ready_ms + self.tier_ms
 
@@ -140,15 +155,23 @@ class Task:
         self.ends += 1
 
 
+class Record(NamedTuple):
+    """A call that ended attempts and asked for more."""
+
+    ends: list[tuple[Task, Claim, Ending]]
+    want: int
+    behind: bool
+
+
 @dataclass(eq=False)
 class Life:
     """One life of one Nova: what it believes to hold, and its last call."""
 
     claimant: Claimant
     held: list[tuple[Task, Claim]] = field(default_factory=list)
-    last_claim: tuple[int, Task, int] | None = None
-    """Number, task and epoch of the last claim that the store granted."""
-    last_finish: tuple[Task, Claim, Ending, bool] | None = None
+    last_claim: tuple[int, list[tuple[Task, int]]] | None = None
+    """Number of the last claim that the store granted, and its tasks with their epochs."""
+    last_record: Record | None = None
     answered_nothing: int | None = None
     """Number of the last claim that got no task: its repeat gets none either."""
 
@@ -318,12 +341,14 @@ class QueueMachine(RuleBasedStateMachine):
         for i in range(number):
             late = late_ms if i % 2 else None
             after = [i - 1] if chain and i else []
-            self.submit("medium", "", retries, 0, late, approval and i == 0, after, None)
+            short = i % 3 > 0
+            self.submit("medium", "", short, retries, 0, late, approval and i == 0, after, None)
 
     @precondition(lambda self: len(self.tasks) < MOST_TASKS)
     @rule(
         priority=st.sampled_from(sorted(TIER_MS)),
         pinned=st.sampled_from(["", "", *NOVAS]),
+        short=st.booleans(),
         retries=st.integers(0, 2),
         wait_ms=st.sampled_from([0, 0, -1000, 5_000, 60_000]),
         late_ms=st.sampled_from([None, None, None, -1000, 1000, 30_000, 400_000]),
@@ -336,6 +361,7 @@ class QueueMachine(RuleBasedStateMachine):
         self,
         priority: str,
         pinned: str,
+        short: bool,
         retries: int,
         wait_ms: int,
         late_ms: int | None,
@@ -351,7 +377,8 @@ class QueueMachine(RuleBasedStateMachine):
             late_ms = None  # refused: it is to begin after it must have begun
         deadline = None if late_ms is None else iso(self.clock.wall_s() + late_ms / 1000)
         fields: dict[str, Any] = {
-            "title": "work", "argv": ["true"], "priority": priority, "retries": retries,
+            "title": "work", "priority": priority, "retries": retries,
+            **({"callable": "jobs:short"} if short else {"argv": ["true"]}),
             "nova": pinned or None, "after": [task.id for task in before], "dedupe": dedupe,
             "at": None if at_s is None else iso(at_s), "deadline": deadline, "approval": approval,
         }  # fmt: skip
@@ -367,6 +394,7 @@ class QueueMachine(RuleBasedStateMachine):
             id=admission.task_id,
             tier_ms=TIER_MS[priority],
             target=pinned,
+            short=short,
             retries=retries,
             after=before,
             deadline_ms=None if late_ms is None else now_ms + max(0, late_ms),
@@ -393,43 +421,50 @@ class QueueMachine(RuleBasedStateMachine):
 
     # -- claiming ------------------------------------------------------------------------------
 
-    def expect_claim(self, life: Life, reply: Any) -> None:
+    def expect_claim(self, life: Life, reply: Any, want: int = 1, behind: bool = False) -> None:
         """The reply of a claim, against the model; then the model takes it over."""
         claimant = life.claimant
         now_ms = self.clock.now_ms()
-        granted = life.last_claim
-        mine = None
-        if granted is not None and granted[0] == claimant._claims:
-            task = granted[1]
-            if task.status == "in_progress" and task.epoch == granted[2]:
-                mine = task
+        reply = (reply,) if isinstance(reply, Claim) else reply
+        mine: list[Task] = []
+        if life.last_claim is not None and life.last_claim[0] == claimant._claims:
+            mine = [
+                task
+                for task, epoch in life.last_claim[1]
+                if task.status == "in_progress" and task.epoch == epoch
+            ]
         halted = self.halted(claimant.nova)
         if halted is not None:
             life.answered_nothing = claimant._claims
             assert isinstance(reply, Halted)
             assert reply.kind == halted
-            if mine is not None:  # it was granted, nobody knew, and now it may not start
-                life.held = [(task, claim) for task, claim in life.held if task is not mine]
-                if not mine.cancel:  # a cancelled one is left to its lease
-                    mine.limit += 1
-                    mine.to_pending(now_ms)
+            for task in mine:  # it was granted, nobody knew, and now it may not start
+                life.held = [(other, claim) for other, claim in life.held if other is not task]
+                if not task.cancel:  # a cancelled one is left to its lease
+                    task.limit += 1
+                    task.to_pending(task.ready_ms)
             return
-        if mine is not None:
-            assert isinstance(reply, Claim)
-            assert (reply.task_id, reply.epoch, reply.attempt) == (
-                mine.id,
-                mine.epoch,
-                mine.attempt,
-            )
-            if mine not in [task for task, _ in life.held]:
-                life.held.append((mine, reply))
+        if mine:
+            assert isinstance(reply, tuple)
+            assert [(claim.task_id, claim.epoch, claim.attempt) for claim in reply] == [
+                (task.id, task.epoch, task.attempt) for task in mine
+            ]
+            for task, claim in zip(mine, reply, strict=True):
+                if task not in [other for other, _ in life.held]:
+                    life.held.append((task, claim))
             return
         if life.answered_nothing == claimant._claims:
             assert isinstance(reply, Nothing)
             assert reply.next_due_ms == now_ms, "ask anew, under another number"
             return
         eligible = self.eligible(claimant.nova)
-        if not eligible:
+        granted: list[Task] = []
+        for task in eligible[:want]:
+            if task.may_wait or not (behind or granted):
+                granted.append(task)
+            if not task.may_wait:
+                break
+        if not granted:
             life.answered_nothing = claimant._claims
             assert isinstance(reply, Nothing)
             known = [t.lease_ms for t in self.tasks if t.status == "in_progress"] + [
@@ -437,91 +472,116 @@ class QueueMachine(RuleBasedStateMachine):
                 for t in self.tasks
                 if t.status == "pending" and not t.waits and t.ready_ms > now_ms
             ]
-            assert reply.next_due_ms == min(known, default=0)
+            assert reply.next_due_ms == (now_ms if eligible else min(known, default=0))
             return
-        assert isinstance(reply, Claim)
-        task = eligible[0]
-        assert reply.task_id == task.id
-        task.status, task.owner, task.life = "in_progress", claimant.nova, claimant.nova_epoch
-        task.attempt += 1
-        task.epoch += 1
-        task.lease_ms = now_ms + LEASE_MS
-        assert task.attempt <= task.limit
-        assert (reply.epoch, reply.attempt, reply.limit) == (task.epoch, task.attempt, task.limit)
-        assert reply.ready_ms == task.ready_ms
-        life.held.append((task, reply))
-        life.last_claim = (claimant._claims, task, task.epoch)
+        assert isinstance(reply, tuple)
+        assert [claim.task_id for claim in reply] == [task.id for task in granted]
+        for task, claim in zip(granted, reply, strict=True):
+            task.status, task.owner, task.life = "in_progress", claimant.nova, claimant.nova_epoch
+            task.attempt += 1
+            task.epoch += 1
+            task.lease_ms = now_ms + LEASE_MS
+            assert task.attempt <= task.limit
+            assert (claim.epoch, claim.attempt, claim.limit) == (
+                task.epoch,
+                task.attempt,
+                task.limit,
+            )
+            assert claim.ready_ms == task.ready_ms
+            life.held.append((task, claim))
+        life.last_claim = (claimant._claims, [(task, task.epoch) for task in granted])
 
     @rule(nova=st.sampled_from(NOVAS))
     def claim(self, nova: str) -> None:
         life = self.lives[nova]
         self.expect_claim(life, self.run(life.claimant.claim(STATE)))
-        life.last_finish = None
+        life.last_record = None
 
     @rule(nova=st.sampled_from(NOVAS), arrived=st.booleans())
     def claim_again_after_a_lost_reply(self, nova: str, arrived: bool) -> None:
         life = self.lives[nova]
         if not arrived:  # it was the request that was lost: the store never saw its number
             life.claimant._claims += 1
-        self.expect_claim(life, self.run(life.claimant.claim(STATE, again=True)))
-        life.last_finish = None
+        self.expect_claim(life, self.run(life.claimant.take(STATE, again=True)))
+        life.last_record = None
 
     # -- ending --------------------------------------------------------------------------------
 
-    def finish_call(
-        self, life: Life, claim: Claim, ending: Ending, claim_next: bool, again: bool = False
-    ) -> Finished:
-        answer: Finished = self.run(
-            life.claimant.finish(
-                claim, ending, result="{}", detail="said", state=STATE, claim_next=claim_next,
-                again=again,
+    def record_call(self, life: Life, record: Record, again: bool = False) -> Recording:
+        answer: Recording = self.run(
+            life.claimant.record(
+                [Ended(claim, ending, "{}", "said") for _, claim, ending in record.ends],
+                want=record.want, behind=record.behind, state=STATE, again=again,
             )
         )  # fmt: skip
         return answer
 
     @precondition(lambda self: any(life.held for life in self.lives.values()))
-    @rule(nova=st.sampled_from(NOVAS), pick=PICK, ending=ENDINGS, claim_next=st.booleans())
-    def finish(self, nova: str, pick: int, ending: Ending, claim_next: bool) -> None:
+    @rule(
+        nova=st.sampled_from(NOVAS),
+        pick=PICK,
+        ending=ENDINGS,
+        number=st.sampled_from([1, 1, 2, 3]),
+        want=st.integers(0, 4),
+        behind=st.booleans(),
+    )
+    def finish(
+        self, nova: str, pick: int, ending: Ending, number: int, want: int, behind: bool
+    ) -> None:
+        """Several end together only as completed."""
         life = self.lives[nova]
         if not life.held:
             life = next(life for life in self.lives.values() if life.held)
-        task, claim = life.held.pop(pick % len(life.held))
-        if ending.verdict == "retry" and task.attempt >= task.limit:
-            ending = Ending("blocked", "failed")  # as `decide` has it
-        answer = self.finish_call(life, claim, ending, claim_next)
-        assert not answer.repeated
-        if ending.verdict in ("completed", "blocked"):
-            task.end(ending.verdict, ending.outcome)
-            if ending.verdict == "completed":
-                self.unblocked(task)
-        elif task.cancel:
-            task.end("blocked", "cancelled")
-        else:
-            task.limit += ending.verdict == "requeue"
-            task.to_pending(self.clock.now_ms() + int(ending.delay_s * 1000))
-        assert answer.status == task.status
-        if claim_next:
-            self.expect_claim(life, answer.following)
+        ends: list[tuple[Task, Claim, Ending]] = []
+        for _ in range(min(number, len(life.held))):
+            task, claim = life.held.pop(pick % len(life.held))
+            if number > 1:
+                ending = Ending("completed", "succeeded")
+            elif ending.verdict == "retry" and task.attempt >= task.limit:
+                ending = Ending("blocked", "failed")  # as `decide` has it
+            ends.append((task, claim, ending))
+        record = Record(ends, want, behind)
+        answer = self.record_call(life, record)
+        for (task, _, ending), recorded in zip(ends, answer.ended, strict=True):
+            assert not recorded.repeated
+            assert not recorded.lost
+            if ending.verdict in ("completed", "blocked"):
+                task.end(ending.verdict, ending.outcome)
+                if ending.verdict == "completed":
+                    self.unblocked(task)
+            elif task.cancel:
+                task.end("blocked", "cancelled")
+            else:
+                back = ending.verdict == "requeue"  # to its place
+                task.limit += back
+                now_ms = self.clock.now_ms()
+                task.to_pending(task.ready_ms if back else now_ms + int(ending.delay_s * 1000))
+            assert recorded.status == task.status
+        if want:
+            self.expect_claim(life, answer.following, want, behind)
         else:
             assert answer.following is None
-        life.last_finish = (task, claim, ending, claim_next)
+        life.last_record = record
 
-    @precondition(lambda self: any(life.last_finish for life in self.lives.values()))
+    @precondition(lambda self: any(life.last_record for life in self.lives.values()))
     @rule(nova=st.sampled_from(NOVAS))
     def finish_again_after_a_lost_reply(self, nova: str) -> None:
         life = self.lives[nova]
-        if life.last_finish is None:
-            life = next(life for life in self.lives.values() if life.last_finish)
-        assert life.last_finish is not None
-        task, claim, ending, claim_next = life.last_finish
-        if task.epoch != claim.epoch:
-            with pytest.raises(LeaseLost):
-                self.finish_call(life, claim, ending, claim_next, again=True)
-            return
-        answer = self.finish_call(life, claim, ending, claim_next, again=True)
-        assert answer.repeated
-        if claim_next:
-            self.expect_claim(life, answer.following)
+        if life.last_record is None:
+            life = next(life for life in self.lives.values() if life.last_record)
+        record = life.last_record
+        assert record is not None
+        answer = self.record_call(life, record, again=True)
+        lost = [task.epoch != claim.epoch for task, claim, _ in record.ends]
+        assert [recorded.lost for recorded in answer.ended] == lost
+        assert [recorded.repeated for recorded in answer.ended] == [not gone for gone in lost]
+        if record.want and not all(lost):
+            self.expect_claim(life, answer.following, record.want, record.behind)
+        else:
+            assert answer.following is None
+
+    def finish_call(self, life: Life, claim: Claim, ending: Ending) -> None:
+        self.run(life.claimant.finish(claim, ending, result="{}", detail="said", state=STATE))
 
     @precondition(lambda self: self.stale)
     @rule(pick=PICK, ending=ENDINGS)
@@ -529,7 +589,7 @@ class QueueMachine(RuleBasedStateMachine):
         life, _, claim = self.stale[pick % len(self.stale)]
         current = self.lives[life.claimant.nova] is life
         with pytest.raises(LeaseLost if current else Fenced):
-            self.finish_call(life, claim, ending, claim_next=True)
+            self.finish_call(life, claim, ending)
         with pytest.raises(LeaseLost if current else Fenced):
             self.run(life.claimant.progress(claim, 50, "half"))
         if current:

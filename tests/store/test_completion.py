@@ -418,7 +418,7 @@ async def test_each_part_rests_for_its_length(world: World, part: str) -> None:
 
 async def test_work_in_hand_is_not_delayed(world: World) -> None:
     nova = await world.nova(**resting(celebration_s=60))
-    await world.submit()
+    await world.submit("steady")
     await world.submit()
     await step_until(nova, Event.RECORDED)
     began_s = time.monotonic()

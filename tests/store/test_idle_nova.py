@@ -86,15 +86,15 @@ async def test_real_work_goes_before_momentum_that_waits(world: World, priority:
     assert len(await momentum(world, "pending")) == 2
     task_id = await world.submit(priority=priority)
     await step_until(nova, Event.RECORDED)
-    assert nova.steps._following is not None
-    assert nova.steps._following.task_id == task_id
+    assert nova.steps.in_hand.held
+    assert nova.steps.in_hand.held[0].task_id == task_id
 
 
 async def test_work_that_waits_is_claimed_without_a_look(world: World) -> None:
     """Discovery is never on the way of work: a Nova that finds a task asks nobody else."""
     nova = await idle_nova(world)
     for _ in range(3):
-        await world.submit()
+        await world.submit("steady")
     for _ in range(3):
         await step_until(nova, Event.RECORDED)
     assert nova.steps.idle_work.processor.counts["cycles"] == 0

@@ -27,7 +27,7 @@ from novawf.safety.verdict import safe
 from novawf.store import keys
 from novawf.store.connect import StoreAddress, connect_sync
 from novawf.streams.catalogue import GROUP
-from novawf.tasks.claims import Claim, Claimant, Measured, take_identity
+from novawf.tasks.claims import Claim, Claimant, Ended, Measured, take_identity
 from novawf.tasks.config import TaskSettings
 from novawf.tasks.ending import Ending
 from novawf.tasks.model import TaskSpec
@@ -218,9 +218,8 @@ async def test_latencies_are_histograms_in_seconds_and_longer_ones_than_any_boun
         claim: Any = await worker.claim()
         bucket = str(bisect.bisect_left(LATENCY_US, microseconds))
         took = Measured(bucket, microseconds)
-        await worker.finish(
-            claim, Ending("completed", ""), result="{}", detail="", duration=took, woken=took
-        )
+        ended = Ended(claim, Ending("completed", ""), "{}", "", duration=took, woken=took)
+        await worker.record([ended], want=0)
     seen = scrape()
     for name in ("task_duration_seconds", "wake_latency_seconds"):
         assert seen(f"{name}_bucket", le="0.0005") == 1

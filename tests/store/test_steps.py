@@ -183,7 +183,7 @@ async def test_a_wake_call_that_fails_loses_no_task(world: World, proxy: LosingP
 
 
 async def test_a_task_taken_but_not_begun_goes_back_when_a_drain_begins(world: World) -> None:
-    first, second = await world.submit(), await world.submit(retries=0)
+    first, second = await world.submit("steady"), await world.submit(retries=0)
     jobs = Jobs()
     nova = await world.nova(jobs=jobs)
     await step_until(nova, Event.RECORDED)
@@ -212,7 +212,7 @@ async def test_nothing_starts_after_a_stop_that_overtook_a_reply(
     world: World, script: Script
 ) -> None:
     """The store answered before the stop, and the order is read before the answer is."""
-    first, second = await world.submit(), await world.submit(retries=0)
+    first, second = await world.submit("steady"), await world.submit(retries=0)
     jobs = Jobs()
     nova = await world.nova(jobs=jobs)
     if script is claims._BEAT:

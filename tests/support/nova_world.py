@@ -26,6 +26,7 @@ from novawf.workflow.nova import NovaConfig, NovaRuntime
 from novawf.workflow.states import Event
 
 DONE = Outcome(ok=True)
+DONE_STEADILY = Outcome(ok=True, duration_s=0.05)
 Job = Callable[[Work, Report, asyncio.Event], Awaitable[Outcome]]
 
 
@@ -35,7 +36,7 @@ class Jobs:
     name = "python"
 
     def __init__(self, **jobs: Job) -> None:
-        self.jobs = {"quick": quick, "hold": self.hold, **jobs}
+        self.jobs = {"quick": quick, "steady": steady, "hold": self.hold, **jobs}
         self.ran: list[tuple[str, int]] = []
         self.cut: list[str] = []
         """Tasks whose work was told to end."""
@@ -64,6 +65,11 @@ class Jobs:
 
 async def quick(work: Work, report: Report, cancel: asyncio.Event) -> Outcome:
     return DONE
+
+
+async def steady(work: Work, report: Report, cancel: asyncio.Event) -> Outcome:
+    """Says that it took too long for a series: the next task is begun by a step of its own."""
+    return DONE_STEADILY
 
 
 class World:

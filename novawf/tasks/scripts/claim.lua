@@ -20,7 +20,7 @@ if ARGV[rest] == '1' then
   iso, waited = at_iso, true
 end
 persist_workflow()
-local reply = claim_next()
+local reply = claim_next(1)
 if reply[1] ~= 1 then remember('', '0') end
 write_all()
 return reply

@@ -21,6 +21,13 @@ local function bump(field, by)
   bumps[field] = bumps[field] + by
 end
 
+-- A latency, by its bucket ('' not measured) and its microseconds.
+local function measure(what, bucket, microseconds)
+  if bucket == '' then return end
+  bump(what .. ':' .. bucket, 1)
+  bump(what .. ':sum', tonumber(microseconds))
+end
+
 local function write_counts()
   if #bumped == 0 then return end
   local values = redis.call('HMGET', k.counts, unpack(bumped))
@@ -70,13 +77,12 @@ local function write_all()
   if #workflow > 0 then redis.pcall('HSET', KEYS[10], unpack(workflow)) end
 end
 
-local function claimed(id, s, spec)
-  return {1, id, s.epoch, s.attempt, s.limit, s.ready, s.created, s.deadline, spec}
+local function claimed(id, s, spec_json)
+  return {id, s.epoch, s.attempt, s.limit, s.ready, s.created, s.deadline, spec_json}
 end
 
 -- Returns what is wrong with the stream, or nil.
-local function progress_record(id, s, spec_json, status, update, percentage)
-  local spec = cjson.decode(spec_json)
+local function progress_record(id, s, spec, status, update, percentage)
   local added = redis.pcall('XADD', KEYS[11], '*', 'task_id', id, 'title', spec['title'] or '',
     'description', spec['description'] or '', 'status', status,
     'priority', spec['priority'] or 'medium', 'assignee', nova,
@@ -88,46 +94,51 @@ local function progress_record(id, s, spec_json, status, update, percentage)
   return nil
 end
 
--- The task that this very claim took, when its reply was lost and the task is still in hand. The
--- number alone is not enough: every life of a Nova counts its claims from 1.
+-- The tasks that this very claim took, when its reply was lost, as far as they are still in hand:
+-- {{id, state}, …}. The number alone is not enough: every life of a Nova counts from 1.
 local function claimed_before()
-  if not identity[2] then return nil end
-  local number, id, epoch = string.match(identity[2], '^(%d+)|([^|]*)|(%d+)|')
-  if number ~= ARGV[5] or id == '' then return nil end
-  local s = get_state(id)
-  if s and s.status == 'in_progress' and s.epoch == epoch and s.owner == nova
-      and s.nova_epoch == ARGV[4] then
-    return id, s
+  local held = {}
+  if not identity[2] then return held end
+  local number, ids, epochs = string.match(identity[2], '^(%d+)|([^|]*)|([^|]*)|')
+  if number ~= ARGV[5] then return held end
+  local next_epoch = string.gmatch(epochs, '%d+')
+  for id in string.gmatch(ids, '[^,]+') do
+    local s, epoch = get_state(id), next_epoch()
+    if s and s.status == 'in_progress' and s.epoch == epoch and s.owner == nova
+        and s.nova_epoch == ARGV[4] then
+      held[#held + 1] = {id, s}
+    end
   end
-  return nil
+  return held
 end
 
--- What this claim was answered: its repeat gets the same, and an older one nothing any more.
-local function remember(id, epoch)
+-- What this claim was answered (ids and epochs, separated by commas): its repeat gets the same, and
+-- an older one nothing any more.
+local function remember(ids, epochs)
   redis.call('HSET', KEYS[2], 'claim:' .. nova,
-    ARGV[5] .. '|' .. id .. '|' .. epoch .. '|' .. ARGV[4])
+    ARGV[5] .. '|' .. ids .. '|' .. epochs .. '|' .. ARGV[4])
 end
 
 -- Whether this claim was answered with nothing, or a later one of this life was: a claim that waited
 -- in a connection nobody listens to any more must not take a task that nobody would hear of.
 local function outdated()
   if not identity[2] then return false end
-  local number, id, life = string.match(identity[2], '^(%d+)|([^|]*)|%d+|(%d+)$')
+  local number, ids, life = string.match(identity[2], '^(%d+)|([^|]*)|[^|]*|(%d+)$')
   if life ~= ARGV[4] then return false end
-  return tonumber(number) > tonumber(ARGV[5]) or (number == ARGV[5] and id == '')
+  return tonumber(number) > tonumber(ARGV[5]) or (number == ARGV[5] and ids == '')
 end
 
--- The gate was shut before the lost reply came again: the task may not start and goes back, at no
--- cost. One whose cancellation was asked for is left to its lease, whose end blocks it.
+-- The gate was shut before the lost reply came again: the task may not start and goes back to its
+-- place, at no cost. One whose cancellation was asked for is left to its lease, whose end blocks it.
 local function hand_back(id, s)
   if s.cancel ~= '' then return end
-  local wrong = progress_record(id, s, redis.call('HGET', KEYS[4], id), 'pending',
-    'handed back, not begun', '')
+  local spec = cjson.decode(redis.call('HGET', KEYS[4], id))
+  local wrong = progress_record(id, s, spec, 'pending', 'handed back, not begun', '')
   if wrong then error(wrong) end
   redis.call('ZREM', KEYS[9], id)
   s.status, s.owner, s.updated = 'pending', '', now
   s.limit = int(tonumber(s.limit) + 1)
-  make_ready(k.ready, k.pinned, id, s, now)
+  make_ready(k.ready, k.pinned, id, s, s.ready)
   note(s, now, 'requeue', nova, 'not begun')
   put_state(id, s)
   bump('in_progress', -1)
@@ -151,32 +162,56 @@ local function shut()
   return nil
 end
 
--- Takes the first of what this Nova may do out of its set: id, state, and what it takes to take it.
-local function head()
-  local first = redis.call('ZRANGE', k.ready, 0, 0, 'WITHSCORES')
-  local mine = redis.call('ZRANGEBYLEX', k.pinned, '[' .. nova .. '|', '(' .. nova .. '}',
-    'LIMIT', 0, 1)
-  if mine[1] then
-    local score, id = string.match(mine[1], '^[^|]*|(%d+)|(.+)$')
-    if not first[1] or tonumber(score) <= tonumber(first[2]) then return id, k.pinned, mine[1] end
+-- What this Nova may do, at most `want`, first come first: {{id, sorted set, member}, …}.
+local function heads(want)
+  local ready = redis.call('ZRANGE', k.ready, 0, want - 1, 'WITHSCORES')
+  local pinned = redis.call('ZRANGEBYLEX', k.pinned, '[' .. nova .. '|', '(' .. nova .. '}',
+    'LIMIT', 0, want)
+  local first, i, j = {}, 1, 1
+  while #first < want and (ready[i] or pinned[j]) do
+    local score, id
+    if pinned[j] then score, id = string.match(pinned[j], '^[^|]*|(%d+)|(.+)$') end
+    if id and (not ready[i] or tonumber(score) <= tonumber(ready[i + 1])) then
+      first[#first + 1] = {id, k.pinned, pinned[j]}
+      j = j + 1
+    else
+      first[#first + 1] = {ready[i], k.ready, ready[i]}
+      i = i + 2
+    end
   end
-  return first[1], k.ready, first[1]
+  return first
 end
 
--- {1, id, epoch, attempt, limit, ready ms, created ISO, deadline ms or '', spec JSON} claimed;
+-- Whether a task may wait in a Nova's hands for the one before it: a callable, as they can be short,
+-- that may be begun once more, for the Nova may die before it begins.
+local function may_wait(s, spec)
+  return s.deadline == '' and tonumber(s.limit) - tonumber(s.attempt) >= 2
+    and spec['callable'] and not spec['accept']
+end
+
+-- Takes up to `want` tasks in their order. What would wait in the Nova's hands (all but the first, and
+-- the first too if `behind`) must be fit for it, and nothing waits behind a task that is not.
+-- {1, {id, epoch, attempt, limit, ready ms, created ISO, deadline ms or '', spec JSON}, …} claimed;
 -- {0, due ms, expired} nothing: the next due time or lease expiry (0 none), whether leases expired;
 -- {-1, reason} stopped; {-2, reason} no valid safety verdict; {-3, reason} paused; {-4, reason} the
 -- record of the claim cannot be written: then nothing is in hand either, a task whose claim had
 -- lost its reply included.
 -- Nothing starts without a valid verdict: safety fails closed here, in the claim itself.
-local function claim_next()
+local function claim_next(want, behind)
   local refusal = shut()
-  local before, held = claimed_before()
+  local before = claimed_before()
   if refusal then
-    if before then hand_back(before, held) end
+    for i = 1, #before do hand_back(before[i][1], before[i][2]) end
     return refusal
   end
-  if before then return claimed(before, held, redis.call('HGET', KEYS[4], before)) end
+  if before[1] then
+    local reply = {1}
+    for i = 1, #before do
+      local id, s = before[i][1], before[i][2]
+      reply[i + 1] = claimed(id, s, redis.call('HGET', KEYS[4], id))
+    end
+    return reply
+  end
   if outdated() then return {0, now, 0} end
   local due = redis.call('ZRANGEBYSCORE', k.delayed, '-inf', now, 'LIMIT', 0, 16)
   for i = 1, #due do
@@ -187,48 +222,63 @@ local function claim_next()
     end
   end
 
-  local id, from, member, s, spec
-  for _ = 1, 16 do
-    id, from, member = head()
-    if not id then break end
-    s = get_state(id)
+  local first, at, looked, enough, wrong = heads(want), 1, 0, false, nil
+  local reply, ids, epochs, gone, leases = {1}, {}, {}, {}, {}
+  while first[at] and #ids < want and looked < want + 16 and not enough and not wrong do
+    local id, from, member = first[at][1], first[at][2], first[at][3]
+    local s, spec_json = get_state(id), nil
+    looked = looked + 1
     if s and s.status == 'pending'
         and (s.deadline == '' or tonumber(s.deadline) > tonumber(now)) then
       -- Whoever waits may be stopped or hung, and would use up the only attempt without beginning.
       if waited and tonumber(s.limit) - tonumber(s.attempt) < 2 then return {-8} end
-      spec = redis.call('HGET', KEYS[4], id)
-      if spec then break end
+      spec_json = redis.call('HGET', KEYS[4], id)
     end
-    -- A leftover that names no pending task, or none that can be done, or one too late to begin:
-    -- the sweep blocks that.
-    redis.call('ZREM', from, member)
-    s = nil
+    if spec_json then
+      local spec = cjson.decode(spec_json)
+      local fit = may_wait(s, spec)
+      enough = not fit
+      if fit or not (behind or #ids > 0) then
+        local attempt = int(tonumber(s.attempt) + 1)
+        wrong = progress_record(id, s, spec, 'in_progress', 'attempt ' .. attempt .. ' started', '0')
+        if not wrong then
+          if from == k.pinned then redis.call('ZREM', from, member) else gone[#gone + 1] = member end
+          s.status, s.owner, s.nova_epoch, s.updated = 'in_progress', nova, ARGV[4], now
+          s.attempt = attempt
+          s.epoch = int(tonumber(s.epoch) + 1)
+          note(s, now, 'claimed', nova, '')
+          put_state(id, s)
+          leases[#leases + 1] = int(tonumber(now) + tonumber(ARGV[6]))
+          leases[#leases + 1] = id
+          ids[#ids + 1], epochs[#epochs + 1] = id, s.epoch
+          reply[#reply + 1] = claimed(id, s, spec_json)
+        end
+      end
+    else
+      -- A leftover that names no pending task, or none that can be done, or one too late to begin:
+      -- the sweep blocks that.
+      redis.call('ZREM', from, member)
+    end
+    at = at + 1
+    if not first[at] and #ids == 0 and not enough and not wrong then first, at = heads(want), 1 end
   end
-  if not id then
-    local later = redis.call('ZRANGE', k.delayed, 0, 0, 'WITHSCORES')
-    local lease = redis.call('ZRANGE', KEYS[9], 0, 0, 'WITHSCORES')
-    local next_due = tonumber(later[2] or 0)
-    local expiry = tonumber(lease[2] or 0)
-    if expiry > 0 and (next_due == 0 or expiry < next_due) then next_due = expiry end
-    return {0, int(next_due), (expiry > 0 and expiry < tonumber(now)) and 1 or 0}
+  if ids[1] then
+    if gone[1] then redis.call('ZREM', k.ready, unpack(gone)) end
+    redis.call('ZADD', KEYS[9], unpack(leases))
+    bump('pending', -#ids)
+    bump('in_progress', #ids)
+    bump('nova:' .. nova .. ':claimed', #ids)
+    remember(table.concat(ids, ','), table.concat(epochs, ','))
+    in_hand(ids[1])
+    return reply
   end
-  if not s then return {0, now, 0} end  -- sixteen leftovers: ask again
-
-  local attempt = int(tonumber(s.attempt) + 1)
-  local wrong = progress_record(id, s, spec, 'in_progress', 'attempt ' .. attempt .. ' started',
-    '0')
   if wrong then return {-4, wrong} end
-  redis.call('ZREM', from, member)
-  s.status, s.owner, s.nova_epoch, s.updated = 'in_progress', nova, ARGV[4], now
-  s.attempt = attempt
-  s.epoch = int(tonumber(s.epoch) + 1)
-  note(s, now, 'claimed', nova, '')
-  put_state(id, s)
-  bump('pending', -1)
-  bump('in_progress', 1)
-  bump('nova:' .. nova .. ':claimed', 1)
-  redis.call('ZADD', KEYS[9], int(tonumber(now) + tonumber(ARGV[6])), id)
-  remember(id, s.epoch)
-  in_hand(id)
-  return claimed(id, s, spec)
+  -- What is not fit to wait is there for whoever is free; so is what comes after many leftovers.
+  if enough or first[at] then return {0, now, 0} end
+  local later = redis.call('ZRANGE', k.delayed, 0, 0, 'WITHSCORES')
+  local lease = redis.call('ZRANGE', KEYS[9], 0, 0, 'WITHSCORES')
+  local next_due = tonumber(later[2] or 0)
+  local expiry = tonumber(lease[2] or 0)
+  if expiry > 0 and (next_due == 0 or expiry < next_due) then next_due = expiry end
+  return {0, int(next_due), (expiry > 0 and expiry < tonumber(now)) and 1 or 0}
 end

@@ -1,0 +1,176 @@
+"""Short callables one after the other, while the ends of those before are being recorded.
+
+One round trip per task bounds a Nova to what a round trip takes. In a series the store is told of
+several ends by one call, which brings as many tasks, and the next task runs meanwhile (decision
+016). How many is decided by `Tempo`: never more than `GROUP_S` of work, so a crash repeats at most
+twice that, and nothing at all of tasks that may not be repeated: those are never taken ahead.
+
+Whatever is not short ends the series: a job that takes longer than `SLOW_S` first lets go of the
+tasks that wait behind it, so that other Novas may have them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from redis.exceptions import RedisError
+
+from novawf.clock import monotonic_s
+from novawf.workflow.attempt import Attempt, AttemptRunner
+from novawf.workflow.in_hand import InHand
+
+GROUP_S = 0.002
+"""The most work, by the tempo of the tasks before, that is recorded by one call."""
+
+MOST = 8
+"""The most ends in one call; twice as many tasks can be in hand."""
+
+SLOW_S = 0.02
+"""A job that takes longer than this is not short, whatever those before it were."""
+
+SERIES_S = 0.25
+"""A series ends after this, so that the cycle goes on; the next may follow at once."""
+
+AGAIN_S = 0.25
+"""Pause before the store is told once more, beside a job that goes on."""
+
+
+class Tempo:
+    """How many tasks are worth one call, by how long the last ones took."""
+
+    def __init__(self) -> None:
+        self._mean_s = 0.0
+        self._group = 0
+
+    def note(self, attempt: Attempt) -> int:
+        """Learn of an attempt; how many ends to collect, 0 when it was not a short callable."""
+        outcome, spec = attempt.outcome, attempt.claim.spec
+        if (
+            outcome is None
+            or not outcome.ok
+            or "callable" not in spec
+            or outcome.duration_s > GROUP_S
+            or attempt.acceptance is not None
+            or attempt.interruption
+        ):
+            self._group = 0
+            return 0
+        if not self._group:
+            self._mean_s, self._group = outcome.duration_s, 1
+            return 1
+        self._mean_s += (outcome.duration_s - self._mean_s) / 4
+        fits = int(GROUP_S / max(self._mean_s, 1e-6))
+        self._group = max(1, min(2 * self._group, fits, MOST))
+        return self._group
+
+
+class Series:
+    """Does the attempt in hand, and as many short ones after it as come.
+
+    `begun` is told of each attempt, `may_go_on` asked before each but the first, `reported` waited
+    for after each.
+    """
+
+    def __init__(
+        self,
+        in_hand: InHand,
+        runner: AttemptRunner,
+        *,
+        begun: Callable[[Attempt], None],
+        may_go_on: Callable[[], bool],
+        reported: Callable[[], Awaitable[None]],
+        settled: Callable[[], None],
+    ) -> None:
+        self.in_hand = in_hand
+        self.runner = runner
+        self.begun = begun
+        self.may_go_on = may_go_on
+        self.reported = reported
+        self.settled = settled
+        self.tempo = Tempo()
+        self._recording: asyncio.Task[None] | None = None
+        self._slow = False
+        self._runs = False
+
+    async def run(self) -> None:
+        """Until an attempt is in hand that is over and not recorded, or none.
+
+        Raises what the runner raises, Fenced, and redis' errors of the recording.
+        """
+        self._slow, self._runs = False, True
+        try:
+            await self._run()
+        except asyncio.CancelledError:
+            if self._recording is not None:
+                self._recording.cancel()
+            raise
+        finally:
+            self._runs = False
+            recording, self._recording = self._recording, None
+            if recording is not None:
+                await recording
+
+    async def _run(self) -> None:
+        hand = self.in_hand
+        call_later = asyncio.get_running_loop().call_later
+        ends_s = monotonic_s() + SERIES_S
+        while (attempt := hand.attempt) is not None:
+            self.begun(attempt)
+            waits = hand.held or hand.over or self._recording is not None
+            slow = call_later(SLOW_S, self._let_go) if waits else None
+            try:
+                await self.runner.run(attempt)
+            finally:
+                if slow is not None:
+                    slow.cancel()
+            await self.reported()  # its last words come before its end
+            group = self.tempo.note(attempt)
+            if not group or self._slow or monotonic_s() >= ends_s or not self.may_go_on():
+                return
+            hand.end(0.0)
+            if not hand.held or hand.over >= group:
+                await self._record(group)
+            if not hand.held and self._recording is not None:
+                await self._recorded()
+            if not hand.held and hand.over:  # what came back first was for another
+                await self._record(group)
+                await self._recorded()
+            if not self.may_go_on() or hand.begin() is None:
+                return
+
+    async def _record(self, group: int) -> None:
+        """Tell the store in the background, one call at a time."""
+        hand = self.in_hand
+        if self._recording is not None:
+            if not self._recording.done():
+                return
+            await self._recorded()
+        want = max(1, 2 * group - len(hand.held)) if self.may_go_on() else 0
+        self._recording = asyncio.ensure_future(hand.record(want, behind=bool(hand.held)))
+
+    async def _recorded(self) -> None:
+        recording = self._recording
+        if recording is not None:
+            await recording
+            self._recording = None
+
+    def _let_go(self) -> None:
+        """The job in hand is not short: what ended is recorded, what waits goes to others."""
+        self._slow = True
+        self.settled()
+        self._recording = asyncio.ensure_future(self._give_back(self._recording))
+
+    async def _give_back(self, before: asyncio.Task[None] | None) -> None:
+        """Beside the job, for as long as it goes on: a store that is away comes back."""
+        while True:
+            try:
+                if before is not None:
+                    await before
+                await self.in_hand.hand_back()
+                return
+            except (RedisError, OSError):
+                before = None  # what it did not get done is still owed
+                if not self._runs:
+                    raise
+                await asyncio.sleep(AGAIN_S)
