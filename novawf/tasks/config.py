@@ -29,6 +29,13 @@ class TaskSettings(BaseModel):
     )
     backoff_base_s: float = Field(1.0, ge=0, description="Pause before the first re-run.")
     backoff_cap_s: float = Field(600.0, ge=0, description="Longest pause between two runs.")
+    series_ms: float = Field(
+        2.0,
+        ge=0,
+        le=20,
+        allow_inf_nan=False,
+        description="Shorter callables run in series, so much work recorded together; 0: never.",
+    )
     idle_wait_s: float = Field(
         10.0, gt=0, le=60, description="Longest blocking wait of an idle Nova; also its heartbeat."
     )

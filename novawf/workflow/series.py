@@ -2,8 +2,9 @@
 
 One round trip per task bounds a Nova to what a round trip takes. In a series the store is told of
 several ends by one call, which brings as many tasks, and the next task runs meanwhile (decision
-016). How many is decided by `Tempo`: never more than `GROUP_S` of work, so a crash repeats at most
-twice that, and nothing at all of tasks that may not be repeated: those are never taken ahead.
+016). How many is decided by `Tempo`: never more than `[tasks] series_ms` of work, so a crash
+repeats at most twice that, and nothing of tasks that may not be repeated: those are never taken
+ahead.
 
 Whatever is not short ends the series: a job that takes longer than `SLOW_S` first lets go of the
 tasks that wait behind it, so that other Novas may have them.
@@ -20,9 +21,6 @@ from novawf.clock import monotonic_s
 from novawf.workflow.attempt import Attempt, AttemptRunner
 from novawf.workflow.in_hand import InHand
 
-GROUP_S = 0.002
-"""The most work, by the tempo of the tasks before, that is recorded by one call."""
-
 MOST = 8
 """The most ends in one call; twice as many tasks can be in hand."""
 
@@ -37,9 +35,10 @@ AGAIN_S = 0.25
 
 
 class Tempo:
-    """How many tasks are worth one call, by how long the last ones took."""
+    """How many tasks are worth one call, by how long the last ones took: `group_s` of work."""
 
-    def __init__(self) -> None:
+    def __init__(self, group_s: float) -> None:
+        self._group_s = group_s
         self._mean_s = 0.0
         self._group = 0
 
@@ -47,10 +46,11 @@ class Tempo:
         """Learn of an attempt; how many ends to collect, 0 when it was not a short callable."""
         outcome, spec = attempt.outcome, attempt.claim.spec
         if (
-            outcome is None
+            not self._group_s
+            or outcome is None
             or not outcome.ok
             or "callable" not in spec
-            or outcome.duration_s > GROUP_S
+            or outcome.duration_s > self._group_s
             or attempt.acceptance is not None
             or attempt.interruption
         ):
@@ -60,7 +60,7 @@ class Tempo:
             self._mean_s, self._group = outcome.duration_s, 1
             return 1
         self._mean_s += (outcome.duration_s - self._mean_s) / 4
-        fits = int(GROUP_S / max(self._mean_s, 1e-6))
+        fits = int(self._group_s / max(self._mean_s, 1e-6))
         self._group = max(1, min(2 * self._group, fits, MOST))
         return self._group
 
@@ -76,6 +76,7 @@ class Series:
         self,
         in_hand: InHand,
         runner: AttemptRunner,
+        tempo: Tempo,
         *,
         begun: Callable[[Attempt], None],
         may_go_on: Callable[[], bool],
@@ -88,7 +89,7 @@ class Series:
         self.may_go_on = may_go_on
         self.reported = reported
         self.settled = settled
-        self.tempo = Tempo()
+        self.tempo = tempo
         self._recording: asyncio.Task[None] | None = None
         self._slow = False
         self._runs = False

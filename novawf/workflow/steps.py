@@ -26,7 +26,7 @@ from novawf.workflow.config import PhaseSettings
 from novawf.workflow.cycle import Handler
 from novawf.workflow.in_hand import InHand
 from novawf.workflow.phases import Phase, next_phase, phase_due
-from novawf.workflow.series import Series
+from novawf.workflow.series import Series, Tempo
 from novawf.workflow.state_data import StateData
 from novawf.workflow.states import Event, State
 from novawf.workflow.verdict_view import VerdictView
@@ -94,6 +94,7 @@ class Steps:
         self.series = Series(
             self.in_hand,
             runner,
+            Tempo(claimant.settings.series_ms / 1000),
             begun=self._begun,
             may_go_on=self._may_go_on,
             reported=reported,

@@ -9,7 +9,9 @@ import pytest
 from novawf.executors.base import Outcome
 from novawf.tasks.claims import Claim
 from novawf.workflow.attempt import Attempt
-from novawf.workflow.series import GROUP_S, MOST, Tempo
+from novawf.workflow.series import MOST, Tempo
+
+GROUP_S = 0.002
 
 
 def attempt(duration_s: float, ok: bool = True, **spec: Any) -> Attempt:
@@ -19,13 +21,13 @@ def attempt(duration_s: float, ok: bool = True, **spec: Any) -> Attempt:
 
 
 def test_the_group_doubles_while_tasks_are_short() -> None:
-    tempo = Tempo()
+    tempo = Tempo(GROUP_S)
     assert [tempo.note(attempt(0.0001)) for _ in range(6)] == [1, 2, 4, MOST, MOST, MOST]
 
 
 @pytest.mark.parametrize("duration_s", [0.0001, 0.0004, 0.0009, 0.0019])
 def test_a_group_is_never_more_work_than_allowed(duration_s: float) -> None:
-    tempo = Tempo()
+    tempo = Tempo(GROUP_S)
     group = max(tempo.note(attempt(duration_s)) for _ in range(50))
     assert 1 <= group <= MOST
     assert group * duration_s <= GROUP_S
@@ -41,7 +43,7 @@ def test_a_group_is_never_more_work_than_allowed(duration_s: float) -> None:
     ids=["long", "failed", "command"],
 )
 def test_what_is_not_a_short_callable_done_starts_anew(other: Attempt) -> None:
-    tempo = Tempo()
+    tempo = Tempo(GROUP_S)
     for _ in range(5):
         tempo.note(attempt(0.0001))
     assert tempo.note(other) == 0
@@ -52,13 +54,17 @@ def test_an_attempt_with_an_acceptance_check_or_an_interruption_is_none() -> Non
     checked, cut = attempt(0.0001), attempt(0.0001)
     checked.acceptance = Outcome(ok=True)
     cut.interrupt("cancelled")
-    assert [Tempo().note(checked), Tempo().note(cut)] == [0, 0]
+    assert [Tempo(GROUP_S).note(checked), Tempo(GROUP_S).note(cut)] == [0, 0]
 
 
 def test_longer_tasks_make_smaller_groups() -> None:
-    tempo = Tempo()
+    tempo = Tempo(GROUP_S)
     for _ in range(5):
         tempo.note(attempt(0.0001))
     groups = [tempo.note(attempt(0.0015)) for _ in range(10)]
     assert groups == sorted(groups, reverse=True)
     assert groups[-1] == 1
+
+
+def test_it_can_be_switched_off() -> None:
+    assert Tempo(0.0).note(attempt(0.0)) == 0
