@@ -49,6 +49,9 @@ LAST_PAUSE_S = 0.25
 
 _ENDED = ("completed", "blocked")
 
+CONNECTIONS = 64
+"""The most that one client opens; more calls at a time than that wait for each other."""
+
 
 class Connecting:
     """`await` it for a `Fleet` to close yourself, or use it in `async with`."""
@@ -76,7 +79,7 @@ class Connecting:
 
     async def _open(self) -> Fleet:
         address = self._address or fleet_address(find_fleet(self._home))
-        redis = connect(address, name="novawf-client")
+        redis = connect(address, name="novawf-client", max_connections=CONNECTIONS, patient=True)
         try:
             with translate_errors(address):
                 offset_ms = await read_anchor(redis)

@@ -134,6 +134,7 @@ def connect(
     max_connections: int = 512,
     single: bool = False,
     decode: bool = True,
+    patient: bool = False,
     name: str = "novawf",
 ) -> Redis:
     """An asyncio client; it connects at its first command.
@@ -141,9 +142,10 @@ def connect(
     `block_s` is the longest block that will be asked of it, in seconds. `single` keeps one
     connection and no pool: cheaper per command, right for one reader or one sequence of commands,
     wrong where a blocking command would hold up others. Without `decode` replies are bytes: for
-    what others wrote, which need not be UTF-8. `name` is shown by CLIENT LIST.
+    what others wrote, which need not be UTF-8. Where all `max_connections` are in use a `patient`
+    client waits for one; another raises. `name` is shown by CLIENT LIST.
     """
-    from redis.asyncio import Redis  # noqa: PLC0415 - see the module's docstring
+    from redis.asyncio import BlockingConnectionPool, Redis  # noqa: PLC0415 - see the module's docstring
     from redis.asyncio.retry import Retry  # noqa: PLC0415
     from redis.backoff import NoBackoff  # noqa: PLC0415
 
@@ -153,6 +155,13 @@ def connect(
     pool = client.connection_pool  # it has no connections yet, and knows whether TCP, TLS or unix
     base = pool.connection_class
     pool.connection_class = type(base.__name__, (_CancellableSending, base), {})
+    if patient:
+        client.connection_pool = BlockingConnectionPool(
+            max_connections=max_connections,
+            timeout=None,
+            connection_class=pool.connection_class,
+            **pool.connection_kwargs,
+        )
     return client
 
 

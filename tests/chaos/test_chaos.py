@@ -6,8 +6,10 @@ delayed, and replies are lost after the write was done (`tests/support/storm.py`
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
+import signal
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from novawf.client import Fleet
 from novawf.store import keys
 from novawf.tasks.model import TIER_MS
 from novawf.tasks.state import unpack
+from novawf.workflow.series import MOST
 
 NOVAS = ("torch", "echo", "helix", "vaeris")
 TIERS = tuple(TIER_MS)
@@ -79,6 +82,7 @@ def test_nothing_is_lost_or_done_twice_while_everything_dies(
         after.check_that_no_task_was_in_two_hands()
         after.check_that_the_queue_is_clean()
         check_the_order_of_a_quiet_stretch(world, directory / "quiet")
+        check_what_kills_within_series_repeat(world, directory / "series")
     assert not left_behind(directory), "a process of the fleet outlived it"
 
 
@@ -225,6 +229,47 @@ def check_the_order_of_a_quiet_stretch(world: Field, log: Path) -> None:
     order = sorted(range(len(ids)), key=lambda i: (TIER_MS[tiers[i]], i))
     ran = [line.task_id for line in chaos_jobs.read(str(log)) if line.what == START]
     assert ran == [ids[i] for i in order]
+
+
+def check_what_kills_within_series_repeat(world: Field, log: Path) -> None:
+    """Short tasks, several of them in hand at once: each ends once, and repeated is only what was
+    taken from the dead."""
+    number, kills = 6_000, 3
+
+    async def submit(fleet: Fleet) -> list[str]:
+        await fleet.pause()
+        spec = {"title": "short", "callable": "chaos_jobs:work", "args": [str(log), 0.0]}
+        ids = list(await asyncio.gather(*(fleet.submit(spec) for _ in range(number))))
+        await fleet.resume()
+        return ids
+
+    pids = [world.processes()[nova][0] for nova in NOVAS]
+    ids = world.ask(submit)
+    for kill in range(kills):  # a look at the status first would come too late
+        some = number * (kill + 1) // (kills + 2)
+        wait_until(lambda some=some: log.exists() and log.read_text().count(END) >= some, 30)
+        os.kill(pids[kill], signal.SIGKILL)
+    wait_until(lambda: not world.ask(open_tasks), 60, what="the end of the short tasks")
+    states = dict(
+        zip(ids, world.ask(lambda fleet: fleet.redis.hmget(keys.TASK_STATE, ids)), strict=True)
+    )
+    assert all(state.startswith("completed|") for state in states.values())
+    runs = Counter(line.task_id for line in chaos_jobs.read(str(log)) if line.what == START)
+    repeated = {task_id: count - 1 for task_id, count in runs.items() if count > 1}
+    assert set(runs) == set(ids)
+    for task_id, again in repeated.items():
+        assert again <= states[task_id].count("|released|"), "repeated, and taken from nobody"
+    releases = sum(state.count("|released|") for state in states.values())
+    print(
+        f"{number} short tasks, {kills} kills, {releases} taken from the dead, "
+        f"{sum(repeated.values())} run again"
+    )
+    assert sum(repeated.values()) <= kills * 2 * MOST
+
+
+async def open_tasks(fleet: Fleet) -> int:
+    counts = (await fleet.status())["tasks"]
+    return int(counts["pending"] + counts["in_progress"])
 
 
 def left_behind(directory: Path) -> list[str]:

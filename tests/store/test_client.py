@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from novawf import fleet_view
-from novawf.client import Fleet
+from novawf.client import CONNECTIONS, Fleet
 from novawf.clock import ManualClock, SystemClock
 from novawf.errors import (
     CorruptState,
@@ -61,6 +61,13 @@ async def test_a_repeated_submission_finds_the_first_task(fleet: Fleet) -> None:
 async def test_many_are_submitted_in_their_order(fleet: Fleet) -> None:
     task_ids = await fleet.submit_many([{**WORK, "title": f"t{i}"} for i in range(20)])
     assert [row["task_id"] for row in await fleet.tasks()] == task_ids
+
+
+async def test_any_number_of_calls_may_be_made_at_a_time(fleet: Fleet, redis: Any) -> None:
+    """They share a bounded number of connections and wait for each other."""
+    ids = await asyncio.gather(*(fleet.submit(WORK) for _ in range(1_000)))
+    assert len(set(ids)) == 1_000
+    assert len(await redis.client_list()) <= CONNECTIONS + 5
 
 
 async def test_one_bad_task_among_many_lets_none_through(fleet: Fleet) -> None:
