@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dragonfly
+import hypothesis
 import pytest
 from lua_shim import with_declared_keys
 from valkey_process import running_valkey
@@ -23,6 +24,9 @@ from novawf.store.connect import StoreAddress, connect, connect_sync
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+hypothesis.settings.register_profile("novawf", deadline=None)  # no test fails by being slow
+hypothesis.settings.load_profile("novawf")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
