@@ -43,6 +43,14 @@ class Child:
     until: str = ""
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     """It has been running, or was given up: whoever waits for the start need not wait longer."""
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
+    """It is not to be started again: the fleet stops, or the child was removed."""
+    lifted: asyncio.Event = field(default_factory=asyncio.Event)
+    """A person has ended its quarantine."""
+    between: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while it has no process: before its first life, between two, after the last."""
+    again: bool = False
+    """It ends because it is to be started anew: that is no failure."""
 
     @property
     def alive(self) -> bool:
@@ -77,15 +85,20 @@ class Watch:
     """Its process (pid, epoch) is gone: clean up after it."""
     restarts: Callable[[Child], Awaitable[None]]
     """It is about to be started again: count that."""
-    stopping: asyncio.Event
 
 
 async def supervise(child: Child, watch: Watch) -> None:
-    """Keep one child alive until the fleet stops or the policy gives it up."""
-    while not watch.stopping.is_set():
+    """Keep one child alive until it is told to end, or its kind of exit calls for no restart.
+
+    One that the policy gives up stays quarantined until a person lifts that.
+    """
+    while not child.ending.is_set():
         exit_kind, cause = await _live(child, watch)
-        if watch.stopping.is_set():
+        if child.ending.is_set():
             break
+        if child.again:
+            child.again, child.policy = False, RestartState()
+            continue
         child.policy, verdict = decide(
             child.spec,
             exit_kind,
@@ -95,8 +108,11 @@ async def supervise(child: Child, watch: Watch) -> None:
             jitter=unit_random(),
         )
         if isinstance(verdict, Quarantine):
+            child.lifted.clear()
             await _enter(child, watch, "quarantined", verdict.reason)
-            return
+            await _first_of(child.lifted, child.ending)
+            child.policy, child.cause = RestartState(), ""
+            continue
         if not isinstance(verdict, Restart):
             break
         child.restarts += 1
@@ -105,7 +121,7 @@ async def supervise(child: Child, watch: Watch) -> None:
             child.until = iso(watch.clock.wall_s() + verdict.after_s)
             await _enter(child, watch, "backing off", f"{cause}; again in {verdict.after_s:.1f} s")
             child.until = ""
-            if await _stopped_within(watch, verdict.after_s):
+            if await _told_within(child.ending, verdict.after_s):
                 break
     await _enter(child, watch, "stopped", child.cause)
 
@@ -114,6 +130,7 @@ async def _live(child: Child, watch: Watch) -> tuple[ExitKind, str]:
     """One life, from creation to its end; answers how it ended."""
     await _enter(child, watch, "starting", child.cause)
     started = False
+    child.between.clear()
     try:
         child.actor = await create(child.actor_name, child.actor_class, *child.args)
         born = await child.actor.start()
@@ -131,13 +148,14 @@ async def _live(child: Child, watch: Watch) -> tuple[ExitKind, str]:
     except Exception as error:
         # Whatever it was, the child is gone or of no use: the policy decides, we only name it.
         kind, cause = ExitKind.CRASH, cause_of(error)
-        if child.actor is not None:
-            child.actor.kill()
     else:
         kind, cause = ExitKind.NORMAL, "ended"
     finally:
+        if child.actor is not None:
+            child.actor.kill()
         child.actor = None  # drop the dead handle: it holds the actor's name
         pid, child.pid = child.pid, None
+        child.between.set()
     child.cause = cause
     if started and pid is not None:
         await watch.died(child, pid, child.epoch)
@@ -152,10 +170,19 @@ async def _enter(child: Child, watch: Watch, state: ChildState, cause: str) -> N
     await watch.changed(child)
 
 
-async def _stopped_within(watch: Watch, timeout_s: float) -> bool:
+async def _told_within(event: asyncio.Event, timeout_s: float) -> bool:
     try:
         async with asyncio.timeout(timeout_s):  # wait_for of Python 3.11 can lose a cancellation
-            await watch.stopping.wait()
+            await event.wait()
     except TimeoutError:
         return False
     return True
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

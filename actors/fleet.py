@@ -13,17 +13,19 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from redis.exceptions import RedisError
 
-from actors.child import Child, Watch, supervise
+from actors.child import Child, Watch
 from actors.directory import Directory
+from actors.elastic import Elastic
+from actors.family import Family
 from actors.ground import Ground, StoreReport, fleet_clock
 from actors.idleness import Idleness, ended_blocked
 from actors.reclaim import Reclaim
-from actors.roster import children_of
+from actors.roster import Roster
 from actors.session import RaySession
 from novawf import fleet_view
 from novawf.clock import SystemClock, monotonic_s
@@ -49,7 +51,8 @@ RENEW_S = 2.0
 """How often the supervisor renews its hold on the store (`store/ownership.py`)."""
 DRAIN_S = 4.0
 """Work in hand at a stop may end for so long; then it is handed back, to be gone within 10 s."""
-ASK_S = 1.0
+GRACE_S = 2.0
+"""How much longer a Nova may take to say that it is done."""
 
 
 class Announcer(Protocol):
@@ -85,7 +88,6 @@ class Fleet:
             workers=min(len(settings.fleet.novas) + 4, 2 * (os.cpu_count() or 1) + 2),
         )
         self.directory = Directory(settings, self.ground, self.session, self.run_id)
-        self.children: list[Child] = []
         self.exit_code = 0
         self._signals = 0
         self._replaced = False
@@ -176,7 +178,7 @@ class Fleet:
             await self.queue.release_all("the supervisor was restarted")
         await self.queue.sweep_cascade()
         self._blocked_before = await ended_blocked(self.redis, self.tracker)
-        self.children = children_of(
+        roster = Roster(
             self.settings, self.ground, report, self.environment, until_idle=self.until_idle
         )
         watch = Watch(
@@ -186,25 +188,32 @@ class Fleet:
             born=self._born,
             died=self._died,
             restarts=self._count_restart,
-            stopping=self.stopping,
         )
-        watches = [asyncio.create_task(supervise(child, watch)) for child in self.children]
+        self.family = Family(watch, self._unexpected)
+        children = roster.children()
+        for child in children:
+            self.family.start(child)
+        elastic = Elastic(self.family, roster, report.address, self.clock, self.announcer.announce)
         others = [
             asyncio.create_task(self._tend_loop(report)),
             asyncio.create_task(self._show_loop()),
-            asyncio.create_task(self._announce_ready(report)),
+            asyncio.create_task(self._announce_ready(report, children)),
+            asyncio.create_task(elastic.run()),
         ]
         if self.until_idle:
             others.append(asyncio.create_task(self._until_idle()))
-        for task in [*others, *watches]:
+        for task in others:
             task.add_done_callback(self._unexpected)
         try:
             await self.stopping.wait()
-            await self._drain(watches)
+            # Of a fleet that was replaced nothing is handed back: its names belong to others.
+            novas = [] if self._replaced else reversed(self.family.novas)
+            await self.family.drain(novas, DRAIN_S, GRACE_S)
         finally:
-            for task in [*others, *watches]:
+            for task in others:
                 task.cancel()
-            await asyncio.gather(*others, *watches, return_exceptions=True)
+            await asyncio.gather(*others, return_exceptions=True)
+            await self.family.close()
             if not self._replaced:
                 await self.directory.forget()
                 with contextlib.suppress(RedisError, OSError):  # else the next one sees us dead
@@ -297,8 +306,8 @@ class Fleet:
                 log.warning("the fleet cannot be shown: %s", error)
             await asyncio.sleep(TEND_S)
 
-    async def _announce_ready(self, report: StoreReport) -> None:
-        for child in self.children:
+    async def _announce_ready(self, report: StoreReport, children: list[Child]) -> None:
+        for child in children:
             await child.settled.wait()
         self._guard_ray()
         try:
@@ -319,7 +328,7 @@ class Fleet:
 
     async def _until_idle(self) -> None:
         """Stop once nothing is queued or running."""
-        idle = Idleness(self.children, self.redis, self.tracker, self.settings.fleet.novas)
+        idle = Idleness(self.family, self.redis, self.tracker)
         counts = await idle.wait()
         if counts is None:
             self.announcer.announce("giving_up", cause="every Nova is quarantined")
@@ -349,28 +358,3 @@ class Fleet:
         # Second signal: end now. The sentinel ends all that is left, as for a crash.
         self.announcer.announce("ending_now")
         os._exit(130)
-
-    async def _drain(self, watches: list[asyncio.Task[None]]) -> None:
-        """Let Novas end or hand back what they have in hand, in reverse order of start."""
-        novas = [child for child in reversed(self.children) if child.kind == "nova"]
-        if self._replaced:
-            novas = []  # their names belong to others: there is nothing to hand back
-        drains = [self._quietly(child.actor.drain, DRAIN_S) for child in novas if child.actor]
-        await asyncio.gather(*drains)
-        waiting = [
-            watch
-            for child, watch in zip(self.children, watches, strict=True)
-            if child.kind == "nova" and child.alive and not self._replaced
-        ]
-        if waiting:
-            await asyncio.wait(waiting, timeout=DRAIN_S + 2.0)
-        for child in reversed(self.children):
-            if child.actor is not None:
-                child.actor.kill()
-
-    async def _quietly(self, call: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-        try:
-            async with asyncio.timeout(ASK_S):  # one that is stopped or hung never answers
-                await call(*args)
-        except Exception as error:
-            log.warning("a child could not be asked to drain: %s", error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import ray
@@ -47,6 +47,10 @@ class ActorHandle:
     async def drain(self, limit_s: float) -> None:
         """Ask a Nova to end what it has in hand."""
         await self._handle.drain.remote(limit_s)
+
+    async def add_novas(self, names: Sequence[str]) -> None:
+        """Tell the reader of the streams of Novas that joined the fleet."""
+        await self._handle.add_novas.remote(list(names))
 
     def kill(self) -> None:
         """End its process now."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
 
-from actors.child import Child
+from actors.family import Family
 from novawf.clock import monotonic_s
 from novawf.store import keys
 from novawf.streams.lag import stream_statistics
@@ -24,21 +23,18 @@ FIRST_WORK_S = 10.0
 class Idleness:
     """Looks for work that waits, runs, or has not been taken in yet."""
 
-    def __init__(
-        self, children: Sequence[Child], redis: Any, tracker: TaskTracker, novas: Sequence[str]
-    ) -> None:
-        self.children = children
+    def __init__(self, family: Family, redis: Any, tracker: TaskTracker) -> None:
+        self.family = family
         self.redis = redis
         self.tracker = tracker
-        self.novas = novas
         self.counts: dict[str, int] = {}
 
     async def wait(self) -> dict[str, int] | None:
         """Counts of tasks, once nothing is left to do; None when there is nobody to do it."""
-        for child in self.children:
+        for child in self.family:
             await child.settled.wait()
         quiet_since_s, worked = monotonic_s(), False
-        while any(child.state != "quarantined" for child in self.children if child.kind == "nova"):
+        while any(child.state != "quarantined" for child in self.family.novas):
             try:
                 self.counts = await self.tracker.counts()
                 if self.counts["pending"] or self.counts["in_progress"]:
@@ -56,11 +52,11 @@ class Idleness:
 
     async def _unread(self) -> int:
         """Entries of streams that will be work, and that the fleet's reader has yet to take in."""
-        if any(
-            child.spec.id == "streams" and child.state == "quarantined" for child in self.children
-        ):
+        streams = self.family.get("streams")
+        if streams is not None and streams.state == "quarantined":
             return 0  # nobody will
-        return sum(stat.lag or 0 for stat in await stream_statistics(self.redis, self.novas))
+        novas = [child.spec.id for child in self.family.novas]
+        return sum(stat.lag or 0 for stat in await stream_statistics(self.redis, novas))
 
 
 async def ended_blocked(redis: Any, tracker: TaskTracker) -> int:

@@ -5,8 +5,7 @@ Shared actors first, then the Novas, then the reader of the streams. It starts n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.child import Child
@@ -24,74 +23,85 @@ from novawf.work.config import WorkSettings
 from novawf.workflow.nova import NovaConfig
 
 
-def children_of(
-    settings: Settings,
-    ground: Ground,
-    report: StoreReport,
-    environment: Mapping[str, str],
-    *,
-    until_idle: bool,
-) -> list[Child]:
-    """The children, none of them started. Raises InvalidConfig where their specs contradict."""
-    store, offset_ms = report.address, report.clock_offset_ms
-    archive_dir = settings.tasks.archive_dir or settings.fleet.home / "archive"
-    work = _work_settings(settings.work, until_idle)
-    novas = [
-        _nova(
-            slot,
-            NovaConfig(
-                name=name,
-                store=store,
-                clock_offset_ms=offset_ms,
-                log_dir=ground.log_dir,
-                keeper_socket=ground.run_dir / "keeper.sock",
-                profile=profile_for(name, settings.personality),
-                pace=settings.fleet.pace,
-                tasks=settings.tasks,
-                phases=settings.phases,
-                completion=settings.completion,
-                executors=settings.executors,
-                env=environment,
-                state_ttl_s=settings.fleet.state_ttl_s,
-                claims_wait=report.probe.backend != "dragonfly",
-                work=work,
-                wake=settings.wake,
-                archive_dir=archive_dir,
-            ),
-            settings.supervision.shutdown_s,
+class Roster:
+    """Makes the children of one run of the fleet; starts none of them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ground: Ground,
+        report: StoreReport,
+        environment: Mapping[str, str],
+        *,
+        until_idle: bool,
+    ) -> None:
+        self.settings = settings
+        self.ground = ground
+        self.report = report
+        self.environment = environment
+        self.archive_dir = settings.tasks.archive_dir or settings.fleet.home / "archive"
+        self.work = _work_settings(settings.work, until_idle)
+        self._slots: dict[str, int] = {}
+
+    def children(self) -> list[Child]:
+        """All that a fleet begins with, in the order of their start. Raises InvalidConfig."""
+        settings, store = self.settings, self.report.address
+        offset_ms = self.report.clock_offset_ms
+        children = [
+            self._shared("safety", SafetyActor, store, offset_ms, settings.safety),
+            self._shared("limiter", LimiterActor, store, offset_ms, settings.limits),
+            self._shared("metrics", MetricsActor, store, offset_ms, settings.metrics),
+            *(self.nova(name) for name in settings.fleet.novas),
+            # Last: work from outside can wait in its stream, the Novas shall not wait for its
+            # reader.
+            self.streams(settings.fleet.novas),
+        ]
+        check_child_specs(child.spec for child in children)
+        return children
+
+    def nova(self, name: str) -> Child:
+        """A Nova; its Ray name is the lowest slot that is free (decision 005)."""
+        taken = set(self._slots.values())
+        slot = self._slots[name] = next(i for i in range(len(taken) + 1) if i not in taken)
+        settings, report = self.settings, self.report
+        config = NovaConfig(
+            name=name,
+            store=report.address,
+            clock_offset_ms=report.clock_offset_ms,
+            log_dir=self.ground.log_dir,
+            keeper_socket=self.ground.run_dir / "keeper.sock",
+            profile=profile_for(name, settings.personality),
+            pace=settings.fleet.pace,
+            tasks=settings.tasks,
+            phases=settings.phases,
+            completion=settings.completion,
+            executors=settings.executors,
+            env=self.environment,
+            state_ttl_s=settings.fleet.state_ttl_s,
+            claims_wait=report.probe.backend != "dragonfly",
+            work=self.work,
+            wake=settings.wake,
+            archive_dir=self.archive_dir,
         )
-        for slot, name in enumerate(settings.fleet.novas)
-    ]
-
-    def shared(name: str, actor_class: type, *args: Any) -> Child:
         spec = ChildSpec(name, shutdown_s=settings.supervision.shutdown_s)
+        return Child(spec, "nova", f"nova-{slot:02d}", NovaActor, (config,))
+
+    def streams(self, novas: Sequence[str]) -> Child:
+        """The reader of the streams, of these Novas and the fleet."""
+        settings = self.settings
+        config = StreamConfig(
+            self.report.address, tuple(novas), settings.streams, settings.tasks, settings.wake,
+            self.archive_dir, self.ground.log_dir,
+        )  # fmt: skip
+        return self._shared("streams", StreamsActor, config, self.report.clock_offset_ms)
+
+    def forget(self, name: str) -> None:
+        """A Nova has left: its slot is free."""
+        self._slots.pop(name, None)
+
+    def _shared(self, name: str, actor_class: type, *args: Any) -> Child:
+        spec = ChildSpec(name, shutdown_s=self.settings.supervision.shutdown_s)
         return Child(spec, "actor", name, actor_class, args)
-
-    children = [
-        shared("safety", SafetyActor, store, offset_ms, settings.safety),
-        shared("limiter", LimiterActor, store, offset_ms, settings.limits),
-        shared("metrics", MetricsActor, store, offset_ms, settings.metrics),
-        *novas,
-        # Last: work from outside can wait in its stream, the Novas shall not wait for its reader.
-        shared("streams", StreamsActor, _streams(settings, report, archive_dir, ground), offset_ms),
-    ]
-    check_child_specs(child.spec for child in children)
-    return children
-
-
-def _nova(slot: int, config: NovaConfig, shutdown_s: float) -> Child:
-    """A Nova's Ray name is its slot: Ray cannot rename an actor (decision 005)."""
-    spec = ChildSpec(config.name, shutdown_s=shutdown_s)
-    return Child(spec, "nova", f"nova-{slot:02d}", NovaActor, (config,))
-
-
-def _streams(
-    settings: Settings, report: StoreReport, archive_dir: Path, ground: Ground
-) -> StreamConfig:
-    return StreamConfig(
-        report.address, settings.fleet.novas, settings.streams, settings.tasks, settings.wake,
-        archive_dir, ground.log_dir,
-    )  # fmt: skip
 
 
 def _work_settings(work: WorkSettings, until_idle: bool) -> WorkSettings:

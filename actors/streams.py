@@ -38,3 +38,8 @@ class StreamsActor:
         if self._streams is not None:
             await self._streams.run()
         return "ended"
+
+    async def add_novas(self, names: list[str]) -> None:
+        """Serve these Novas too, from now on."""
+        if self._streams is not None:
+            self._streams.add_novas(names)

@@ -36,6 +36,7 @@ from novawf.tasks.tracker import TaskTracker
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from novawf.supervision.crew_orders import Crew
     from novawf.tasks.archive import ArchiveReader, Swept
     from novawf.tasks.config import TaskSettings
     from novawf.tasks.model import TaskSpec
@@ -424,11 +425,23 @@ class Fleet:
         return await self._gate.pause(nova)
 
     async def resume(self, nova: str | None = None) -> bool:
-        """End a pause; False when there was none. Raises NotFound as `pause` does."""
+        """End a pause, or a Nova's quarantine; False when there was none.
+
+        Raises NotFound as `pause` does, NoAnswer when no supervisor lifts the quarantine.
+        """
         resumed = await self._gate.resume(nova)
+        if nova is not None and await self._is_quarantined(nova):
+            lifted = await self.crew().lift([nova])
+            return resumed or bool(lifted["lifted"])
         if not resumed:
             await self._check_known(nova)
         return resumed
+
+    def crew(self, by: str = "client") -> Crew:
+        """Who belongs to the running fleet: let Novas join, leave, or begin anew."""
+        from novawf.supervision.crew_orders import Crew  # noqa: PLC0415 - few callers need it
+
+        return Crew(self.address, self.clock, by)
 
     async def nova_names(self) -> list[str]:
         """The Novas that the store knows."""
@@ -441,6 +454,11 @@ class Fleet:
             name for name, record in children.items() if json.loads(record).get("kind") == "nova"
         }
         return sorted({*novas, *supervised})
+
+    async def _is_quarantined(self, child: str) -> bool:
+        with translate_errors(self.address):
+            record = await self.redis.hget(keys.CHILDREN, child)
+        return record is not None and json.loads(record).get("state") == "quarantined"
 
     def _supervised(self) -> bool | None:
         """Whether a supervisor lives; None when this store's is not known to be at our home."""

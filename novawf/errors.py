@@ -17,7 +17,8 @@
     │   └── StoreInUse            another supervisor runs on this store; names it
     ├── OutOfReach                nothing to talk to; trying again later may help
     │   ├── StoreUnreachable      the store does not answer
-    │   └── FleetNotRunning       no fleet at this home
+    │   ├── FleetNotRunning       no fleet at this home
+    │   └── NoAnswer              no supervisor took an order, or it fell silent
     ├── Refused                   the state of the thing forbids it now; names that state
     ├── Fenced                    a stale owner's write was refused; its name belongs to another
     │   └── LeaseLost             only the task was lost; the Nova goes on without it
@@ -133,6 +134,10 @@ class StoreUnreachable(OutOfReach):
 
 class FleetNotRunning(OutOfReach):
     """No fleet runs at this home."""
+
+
+class NoAnswer(OutOfReach):
+    """No supervisor took an order, or it did not finish answering."""
 
 
 class Refused(NovawfError):

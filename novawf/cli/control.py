@@ -66,11 +66,14 @@ async def pause(call: Invocation, nova: _NovaName = None) -> None:
 
 
 async def resume(call: Invocation, nova: _NovaName = None) -> None:
-    """End the pause of one Nova, or of the fleet. A Nova paused by name stays so until named."""
+    """End the pause of one Nova, or of the fleet, or the quarantine of a Nova.
+
+    A Nova paused by name stays so until named. What is quarantined is started again.
+    """
     _check_name(nova)
     async with call.fleet() as fleet:
         changed = await fleet.resume(nova)
-    said = "goes on" if changed else "was not paused"
+    said = "goes on" if changed else "was neither paused nor quarantined"
     call.out.show({"nova": nova, "paused": False, "changed": changed}, f"{_whom(nova)} {said}")
 
 

@@ -10,6 +10,7 @@ import typer
 
 from novawf.cli import (
     control,
+    crew,
     doctor,
     importing,
     lifecycle,
@@ -61,7 +62,7 @@ def make_app() -> typer.Typer:
     app.callback(invoke_without_command=True, epilog=example_text(_EXAMPLES))(start)
     groups = (
         lifecycle, view, why, submit, importing, schedules, signals, tasks, logs, records, control,
-        doctor,
+        crew, doctor,
     )  # fmt: skip
     for group in groups:
         group.register(app)

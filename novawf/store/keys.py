@@ -38,6 +38,7 @@ CLOCK = "novawf:clock"
 EPOCH = "novawf:store:epoch"
 
 FLEET_OWNER = "novawf:fleet:owner"
+ORDERS = "novawf:fleet:orders"
 SCHEDULES = "novawf:schedules"
 METRICS_SENT = "novawf:metrics:sent"
 COMPLETION = "novawf:completion"
@@ -66,6 +67,11 @@ TORCH_OPERATIONS = "torch.continuous.ops"
 def workflow_state(nova: str) -> str:
     """Hash: the Nova's persisted workflow state (spec §1). TTL 3600 s, refreshed on each write."""
     return f"workflow:state:{nova}"
+
+
+def answers(order: str) -> str:
+    """List: what the supervisor answered to one order, as JSON. TTL 1 h."""
+    return f"novawf:fleet:answers:{order}"
 
 
 def wake(nova: str) -> str:
@@ -162,6 +168,8 @@ SCHEMA: tuple[Key, ...] = (
     Key(CLOCK, "hash", "none", "boot id → offset of fleet time to boot time (ms)"),
     Key(EPOCH, "string", "none", "counter, also on disk: tells a store that was rolled back"),
     Key(FLEET_OWNER, "hash", "none", "the supervisor this store belongs to: run id, pid, lease"),
+    Key(ORDERS, "list", "none", "orders to the supervisor (JSON), see supervision/orders.py"),
+    Key("novawf:fleet:answers:{order}", "list", "1 h", "the supervisor's answers to an order"),
     Key(SCHEDULES, "hash", "none", "schedule name → cron expression, task and next run (JSON)"),
     Key(METRICS_SENT, "hash", "none", "counter → value already in nova.enterprise.metrics"),
     Key(

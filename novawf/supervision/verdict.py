@@ -101,7 +101,7 @@ def decide(
     if exceeded:
         reason = (
             f"{spec.id} ended again ({exit_kind}) after {len(history)} restarts within "
-            f"{settings.period_s:g} s; find the cause, then restart the fleet"
+            f"{settings.period_s:g} s; find the cause, then `novawf resume {spec.id}`"
         )
         return RestartState(history, BackoffState(backoff.consecutive)), Quarantine(reason)
     family = children or (spec,)

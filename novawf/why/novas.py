@@ -9,7 +9,6 @@ from novawf.why.evidence import PROGRESS_MS, FleetEvidence, NovaEvidence
 from novawf.why.explanation import Explanation, Moment, counted, listed
 from novawf.why.holds import gate_hold, no_fleet
 
-_LIFT = "find the cause, then restart the fleet (`novawf down`, `novawf up`)"
 _BUSY_STATES: Final = {
     "progress_update": "records the result of its last task",
     "completion_routine": "is in its completion routine",
@@ -51,7 +50,8 @@ def _no_process(nova: NovaEvidence, moment: Moment) -> Explanation | None:
     cause = f": {record.cause}" if record.cause else ""
     until = None
     if record.state == "quarantined":
-        reason, said, release = "quarantined", f"{name} is quarantined{since}{cause}", _LIFT
+        reason, said = "quarantined", f"{name} is quarantined{since}{cause}"
+        release = f"find the cause, then `novawf resume {name}`"
     elif record.state == "stopped":
         reason, said = "ended", f"{name} has ended{since}{cause}"
         release = "`novawf up` starts the fleet again"

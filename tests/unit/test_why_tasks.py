@@ -78,7 +78,7 @@ def test_a_running_fleet_whose_novas_have_not_come_up_has_no_nova() -> None:
 TROUBLES: dict[str, tuple[dict[str, Any], str, str]] = {
     "nova_quarantined": (
         {"child": {"state": "quarantined", "alive": False, "cause": "killed 5 times"}},
-        "killed 5 times", "restart the fleet",
+        "killed 5 times", "novawf resume",
     ),
     "nova_restarting": (
         {"child": {"state": "backing off", "alive": False, "cause": "killed; again in 2.0 s",

@@ -74,7 +74,7 @@ def test_the_sixth_crash_within_the_period_quarantines_and_says_why() -> None:
     assert isinstance(verdict, Quarantine)
     assert verdict.reason == (
         "torch ended again (crash) after 5 restarts within 900 s; "
-        "find the cause, then restart the fleet"
+        "find the cause, then `novawf resume torch`"
     )
 
 

@@ -1,0 +1,125 @@
+"""The children of a running fleet: who is watched now, and how one comes, goes, or is renewed.
+
+Each child has one task that supervises it (`child.supervise`). Here is the only place where such
+tasks begin and end, so that nobody is watched twice and nobody is forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator
+
+from actors.child import Child, Watch, supervise
+
+log = logging.getLogger("novawf.actors")
+
+ASK_S = 1.0
+"""How long a child may take to hear that it is to drain; one that is stopped or hung never does."""
+
+
+class Family:
+    """Children in the order in which they were started, by their id."""
+
+    def __init__(self, watch: Watch, failed: Callable[[asyncio.Task[None]], None]) -> None:
+        self.watch = watch
+        self.failed = failed
+        """Told when a supervising task has ended, well or not."""
+        self._children: dict[str, Child] = {}
+        self._watches: dict[str, asyncio.Task[None]] = {}
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter(tuple(self._children.values()))
+
+    def get(self, child_id: str) -> Child | None:
+        """A child by its id."""
+        return self._children.get(child_id)
+
+    @property
+    def novas(self) -> list[Child]:
+        """Those that are Novas, in the order of their start."""
+        return [child for child in self if child.kind == "nova"]
+
+    def start(self, child: Child) -> None:
+        """Watch over a child from now on. Its id must be free."""
+        if child.spec.id in self._children:
+            raise ValueError(f"{child.spec.id} is a child already")
+        self._children[child.spec.id] = child
+        task = asyncio.create_task(supervise(child, self.watch))
+        task.add_done_callback(self.failed)
+        self._watches[child.spec.id] = task
+
+    async def remove(self, child: Child, limit_s: float) -> None:
+        """Let a child end what it has in hand within `limit_s`, and watch it no more."""
+        child.ending.set()
+        await self._end(child, limit_s)
+        await asyncio.wait({self._watches[child.spec.id]})
+        del self._children[child.spec.id], self._watches[child.spec.id]
+
+    async def renew(self, child: Child, limit_s: float) -> None:
+        """Start a child anew, after what it has in hand; returns when it runs again or ends.
+
+        One in quarantine is let out; one that waits for its restart goes on waiting.
+        """
+        if child.state == "quarantined":
+            self.lift(child)
+        elif child.alive:
+            child.again = True
+            child.settled.clear()
+            await self._end(child, limit_s)
+        await child.settled.wait()
+
+    def lift(self, child: Child) -> bool:
+        """End a quarantine; False when there was none."""
+        if child.state != "quarantined" or child.lifted.is_set():
+            return False
+        child.settled.clear()
+        child.lifted.set()
+        return True
+
+    async def drain(self, children: Iterable[Child], limit_s: float, grace_s: float) -> None:
+        """All children end; the given ones may first end what they have in hand.
+
+        They get `limit_s`, and `grace_s` more to say that they are done.
+        """
+        for child in self:
+            child.ending.set()
+        chosen = [child for child in children if child.alive]
+        await asyncio.gather(*(self._ask(child, limit_s) for child in chosen))
+        waiting = {self._watches[child.spec.id] for child in chosen}
+        if waiting:
+            await asyncio.wait(waiting, timeout=limit_s + grace_s)
+        for child in reversed(list(self)):
+            if child.actor is not None:
+                child.actor.kill()
+
+    async def close(self) -> None:
+        """Watch over nobody any more."""
+        watches = list(self._watches.values())
+        for task in watches:
+            task.cancel()
+        await asyncio.gather(*watches, return_exceptions=True)
+
+    async def _end(self, child: Child, limit_s: float) -> None:
+        """One life: asked to end, then made to."""
+        actor = child.actor
+        if actor is None:
+            return
+        if child.kind == "nova" and await self._ask(child, limit_s):
+            gone = asyncio.ensure_future(child.between.wait())
+            await asyncio.wait({gone}, timeout=limit_s + child.spec.shutdown_s)
+            gone.cancel()
+        if child.actor is actor:
+            actor.kill()
+
+    async def _ask(self, child: Child, limit_s: float) -> bool:
+        actor = child.actor
+        if actor is None:
+            return False
+        try:
+            async with asyncio.timeout(ASK_S):
+                await actor.drain(limit_s)
+        except Exception as error:
+            log.warning("%s could not be asked to drain: %s", child.spec.id, error)
+            return False
+        return True
