@@ -92,6 +92,8 @@ async def supervise(child: Child, watch: Watch) -> None:
 
     One that the policy gives up stays quarantined until a person lifts that.
     """
+    if child.state == "quarantined":  # before this process was begun anew
+        await _quarantine(child, watch, child.cause)
     while not child.ending.is_set():
         exit_kind, cause = await _live(child, watch)
         if child.ending.is_set():
@@ -108,10 +110,7 @@ async def supervise(child: Child, watch: Watch) -> None:
             jitter=unit_random(),
         )
         if isinstance(verdict, Quarantine):
-            child.lifted.clear()
-            await _enter(child, watch, "quarantined", verdict.reason)
-            await _first_of(child.lifted, child.ending)
-            child.policy, child.cause = RestartState(), ""
+            await _quarantine(child, watch, verdict.reason)
             continue
         if not isinstance(verdict, Restart):
             break
@@ -168,6 +167,14 @@ async def _enter(child: Child, watch: Watch, state: ChildState, cause: str) -> N
     if state in ("running", "quarantined"):
         child.settled.set()
     await watch.changed(child)
+
+
+async def _quarantine(child: Child, watch: Watch, reason: str) -> None:
+    """Until a person lifts it: then its past is forgotten."""
+    child.lifted.clear()
+    await _enter(child, watch, "quarantined", reason)
+    await _first_of(child.lifted, child.ending)
+    child.policy, child.cause = RestartState(), ""
 
 
 async def _told_within(event: asyncio.Event, timeout_s: float) -> bool:

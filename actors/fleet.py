@@ -31,11 +31,13 @@ from novawf import fleet_view
 from novawf.clock import SystemClock, monotonic_s
 from novawf.errors import NovawfError
 from novawf.ids import run_id as new_run_id
+from novawf.processes.handover import Handover, begin_anew
 from novawf.processes.keeper import KeeperClient
 from novawf.settings import Settings
 from novawf.store.anchor import anchor
 from novawf.store.connect import connect
 from novawf.store.ownership import Ownership
+from novawf.supervision.restart_intensity import add_restart
 from novawf.tasks.claims import fence_all
 from novawf.tasks.queue import TaskQueue
 from novawf.tasks.tracker import TaskTracker
@@ -171,16 +173,8 @@ class Fleet:
             await self.redis.aclose()
             return
         await self.directory.fleet(report, "starting")
-        if report.taken == "lapsed":
-            # Its owner may only have been stopped: its Novas are fenced off, their leases run out.
-            await fence_all(self.redis)
-        else:
-            await self.queue.release_all("the supervisor was restarted")
+        children = await self._children(report)
         await self.queue.sweep_cascade()
-        self._blocked_before = await ended_blocked(self.redis, self.tracker)
-        roster = Roster(
-            self.settings, self.ground, report, self.environment, until_idle=self.until_idle
-        )
         watch = Watch(
             clock=self.clock,
             settings=self.settings.supervision,
@@ -189,11 +183,10 @@ class Fleet:
             died=self._died,
             restarts=self._count_restart,
         )
-        self.family = Family(watch, self._unexpected)
-        children = roster.children()
+        family = self.family = Family(watch, self._unexpected)
         for child in children:
             self.family.start(child)
-        elastic = Elastic(self.family, roster, report.address, self.clock, self.announcer.announce)
+        elastic = Elastic(family, self.roster, report.address, self.clock, self.announcer.announce)
         others = [
             asyncio.create_task(self._tend_loop(report)),
             asyncio.create_task(self._show_loop()),
@@ -201,24 +194,47 @@ class Fleet:
             asyncio.create_task(elastic.run()),
         ]
         if self.until_idle:
-            others.append(asyncio.create_task(self._until_idle()))
+            others.append(asyncio.create_task(self._until_idle(family)))
         for task in others:
             task.add_done_callback(self._unexpected)
+        unwatch = self.session.watch(self._ray_died)
         try:
             await self.stopping.wait()
             # Of a fleet that was replaced nothing is handed back: its names belong to others.
-            novas = [] if self._replaced else reversed(self.family.novas)
-            await self.family.drain(novas, DRAIN_S, GRACE_S)
+            novas = [] if self._replaced else reversed(family.novas)
+            await family.drain(novas, DRAIN_S, GRACE_S)
         finally:
+            unwatch()
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
-            await self.family.close()
+            await family.close()
             if not self._replaced:
                 await self.directory.forget()
                 with contextlib.suppress(RedisError, OSError):  # else the next one sees us dead
                     await self.ownership.release()
             await self.redis.aclose()
+
+    async def _children(self, report: StoreReport) -> list[Child]:
+        """Whom to start, once what those before them had in hand is free."""
+        if report.taken == "lapsed":
+            # Its owner may only have been stopped: its Novas are fenced off, their leases run out.
+            await fence_all(self.redis)
+        else:
+            await self.queue.release_all("the supervisor was restarted")
+        self._blocked_before = await ended_blocked(self.redis, self.tracker)
+        self.roster = Roster(
+            self.settings, self.ground, report, self.environment, until_idle=self.until_idle
+        )
+        before = self.ground.before
+        if before is None:
+            return self.roster.children(self.settings.fleet.novas)
+        children = self.roster.children(before.novas)
+        for child in children:
+            child.restarts = before.restarts.get(child.spec.id, 0)
+            if (cause := before.quarantined.get(child.spec.id)) is not None:
+                child.state, child.cause = "quarantined", cause
+        return children
 
     # -- what happens to children ---------------------------------------------------------------
 
@@ -270,11 +286,6 @@ class Fleet:
                     self.directory.address(report)  # it names the sentinel
             except (OSError, NovawfError) as error:
                 log.error("what died below cannot be brought back yet: %s", error)
-            if (dead := self.session.dead_core()) is not None:
-                self.announcer.announce("ray_died", what=dead)
-                self.exit_code = 1
-                self.stopping.set()
-                return
             try:
                 if monotonic_s() - renewed_s >= RENEW_S:
                     if not await self.ownership.renew():
@@ -288,6 +299,31 @@ class Fleet:
                 log.warning("the store is away: %s", error)
             except NovawfError as error:
                 log.error("reclaiming: %s", error)
+
+    def _ray_died(self, what: str) -> None:
+        """Nothing of this session can be trusted any more, this process included: begin anew."""
+        if self.stopping.is_set():
+            return
+        before, limits = self.ground.before, self.settings.supervision
+        sessions, exceeded = add_restart(
+            () if before is None else tuple(before.sessions),
+            round(monotonic_s() * 1000),
+            limits.max_restarts,
+            limits.period_s,
+        )
+        if exceeded:
+            self.announcer.announce("giving_up", cause=f"Ray's {what} does not stay up")
+            os._exit(1)  # the sentinel ends all that is left, as for a crash
+        self.announcer.announce("ray_died", what=what)
+        children = list(self.family)
+        note = Handover(
+            why=f"Ray's {what} died",
+            novas=[child.spec.id for child in self.family.novas],
+            sessions=sessions,
+            restarts={child.spec.id: child.restarts for child in children},
+            quarantined={c.spec.id: c.cause for c in children if c.state == "quarantined"},
+        )
+        begin_anew(self.settings.fleet.home, note, self.session.inherited)
 
     def _give_way(self) -> None:
         """Another supervisor runs on the store: this one was taken for dead. Write nothing more."""
@@ -326,9 +362,9 @@ class Fleet:
         if report.epoch.rolled_back:
             self.announcer.announce("store_rolled_back", detail=report.epoch.text)
 
-    async def _until_idle(self) -> None:
+    async def _until_idle(self, family: Family) -> None:
         """Stop once nothing is queued or running."""
-        idle = Idleness(self.family, self.redis, self.tracker)
+        idle = Idleness(family, self.redis, self.tracker)
         counts = await idle.wait()
         if counts is None:
             self.announcer.announce("giving_up", cause="every Nova is quarantined")

@@ -19,6 +19,7 @@ from novawf.clock import SystemClock, boot_id
 from novawf.errors import InvalidConfig, NovawfError, StoreUnreachable
 from novawf.processes.finding import with_password_file
 from novawf.processes.guard import Sentinel
+from novawf.processes.handover import Handover, reap_others, take_note
 from novawf.processes.home import HomeLock, read_fleet_file, remove_fleet_file
 from novawf.processes.identity import alive, process_start_time
 from novawf.processes.keeper import KeeperServerProcess, start_keeper_server
@@ -60,6 +61,8 @@ class Ground:
         self.embedded: EmbeddedStore | None = None
         self.keeper: KeeperServerProcess | None = None
         self.password_file: Path | None = None
+        self.before: Handover | None = None
+        """What this process knew before it was begun anew."""
         self._kept: dict[int, str] = {}
 
     @property
@@ -77,6 +80,9 @@ class Ground:
         ensure_home(self.home)
         self.lock.acquire()
         _wait_for_predecessor(self.home)
+        self.before = take_note(self.home)
+        if self.before is not None:
+            reap_others(EmbeddedStore.pid_of(self.home))
         self.log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._start_sentinel()
 
@@ -215,7 +221,8 @@ def _is_gone(owner: Owner) -> bool:
     """
     if owner.host != socket.gethostname() or not owner.boot_id or owner.boot_id != boot_id():
         return False
-    if alive(owner.pid, owner.start_time):
+    begun_anew = owner.pid == os.getpid()  # the image of this process before this one
+    if not begun_anew and alive(owner.pid, owner.start_time):
         return False
     _wait_for_predecessor(Path(owner.home))
     return True

@@ -43,7 +43,7 @@ class Roster:
         self.work = _work_settings(settings.work, until_idle)
         self._slots: dict[str, int] = {}
 
-    def children(self) -> list[Child]:
+    def children(self, novas: Sequence[str]) -> list[Child]:
         """All that a fleet begins with, in the order of their start. Raises InvalidConfig."""
         settings, store = self.settings, self.report.address
         offset_ms = self.report.clock_offset_ms
@@ -51,10 +51,10 @@ class Roster:
             self._shared("safety", SafetyActor, store, offset_ms, settings.safety),
             self._shared("limiter", LimiterActor, store, offset_ms, settings.limits),
             self._shared("metrics", MetricsActor, store, offset_ms, settings.metrics),
-            *(self.nova(name) for name in settings.fleet.novas),
+            *(self.nova(name) for name in novas),
             # Last: work from outside can wait in its stream, the Novas shall not wait for its
             # reader.
-            self.streams(settings.fleet.novas),
+            self.streams(novas),
         ]
         check_child_specs(child.spec for child in children)
         return children

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,12 @@ class RaySession:
         self.dashboard_url: str | None = None
         self.token_file = Path.home() / ".ray" / "auth_token"
         self._cores: list[tuple[str, psutil.Process]] = []
+        self.inherited: dict[str, str] = {}
+        """The environment as this process was given it."""
 
     def start(self, environment: Mapping[str, str]) -> None:
         """Start Ray; blocks for 3 to 8 s. `environment` is what all its processes inherit."""
+        self.inherited = dict(os.environ)  # noqa: TID251
         # Ray reads these from the environment of its driver alone, and hands all of it on: what
         # is not meant for children (the store's password) must be gone from there.
         for name in set(os.environ) - set(environment):  # noqa: TID251
@@ -68,18 +72,39 @@ class RaySession:
 
     def pids(self, others: Collection[int]) -> list[int]:
         """Every process below this one that Ray started, as of now: all but the `others`."""
-        return [
-            process.pid
-            for process in psutil.Process().children(recursive=True)
-            if process.pid not in others
-        ]
+        found = []
+        for process in psutil.Process().children():
+            if process.pid not in others:
+                found.append(process.pid)
+                with contextlib.suppress(psutil.Error):
+                    found += [below.pid for below in process.children(recursive=True)]
+        return found
 
-    def dead_core(self) -> str | None:
-        """Name of a core process (raylet, gcs_server) that died; a dead GCS fails no call."""
+    def watch(self, died: Callable[[str], None]) -> Callable[[], None]:
+        """Call `died`, on the running loop, with the name of a core process (raylet, gcs_server)
+        as soon as it has ended: a dead GCS fails no call. Answers how to stop watching."""
+        loop = asyncio.get_running_loop()
+        watched: list[int] = []
+
+        def ended(descriptor: int, name: str) -> None:
+            loop.remove_reader(descriptor)
+            died(name)
+
+        def stop() -> None:
+            for descriptor in watched:
+                loop.remove_reader(descriptor)
+                os.close(descriptor)
+            watched.clear()
+
         for name, process in self._cores:
-            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-                return name
-        return None
+            try:
+                descriptor = os.pidfd_open(process.pid)
+            except ProcessLookupError:
+                loop.call_soon(died, name)
+                continue
+            watched.append(descriptor)
+            loop.add_reader(descriptor, ended, descriptor, name)
+        return stop
 
     def stop(self) -> None:
         """End Ray."""

@@ -29,7 +29,7 @@ FLUSH_S: Final = 1.0
 """How long the last words wait for a reader."""
 _BACKLOG: Final = 10_000
 """Lines kept for a reader that is slow; what comes on top is dropped, and counted."""
-_LAST_WORDS: Final = ("ending_now", "stopped")
+_LAST_WORDS: Final = ("ending_now", "stopped", "ray_died")
 _IDLE: Final = ("stream_check", "work_discovery")
 _OF_CHILDREN: Final = ("starting", "backing off", "quarantined", "stopped")
 """States that the supervisor announces itself (`child_…`)."""
@@ -224,7 +224,7 @@ _SENTENCES: Final[Mapping[str, tuple[str, ...]]] = {
         "{nova}'s task waits for its lease to run out: its processes may still run",
     ),
     "mended": ("{what} had died and is back",),
-    "ray_died": ("Ray's {what} died; the fleet ends",),
+    "ray_died": ("Ray's {what} died; another session is started",),
     "store_rolled_back": ("WARNING: {detail}",),
     "idle": ("Nothing is left to do: {completed} completed, {blocked} blocked",),
     "draining": ("Draining: work in hand may finish; Ctrl-C again ends at once",),

@@ -80,6 +80,12 @@ class EmbeddedStore:
         """Where its data are."""
         return self.home / "store"
 
+    @classmethod
+    def pid_of(cls, home: Path) -> int | None:
+        """The server that last ran in a home, by its own note."""
+        noted = _read(home / "store" / "valkey.pid")
+        return int(noted) if noted and noted.strip().isdigit() else None
+
     @property
     def alive(self) -> bool:
         """Whether the server process runs."""
