@@ -50,10 +50,10 @@ def begin_anew(home: Path, note: Handover, environment: Mapping[str, str]) -> No
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2:
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        if int(entry.name) > 2:
             with contextlib.suppress(OSError):  # the listing's own is gone by now
-                os.set_inheritable(int(name), False)  # the library's own are not all closed by exec
+                os.set_inheritable(int(entry.name), False)  # Ray's are not all closed by exec
     os.execve(  # noqa: S606 - this very program, by its own path
         sys.executable, [sys.executable, *sys.orig_argv[1:]], dict(environment)
     )
