@@ -95,7 +95,7 @@ async def supervise(child: Child, watch: Watch) -> None:
             jitter=unit_random(),
         )
         if isinstance(verdict, Quarantine):
-            await _enter(child, watch, "quarantined", verdict.reason)
+            await _enter(child, watch, "quarantined", f"{cause}; {verdict.reason}")
             return
         if not isinstance(verdict, Restart):
             break
