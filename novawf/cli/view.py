@@ -138,7 +138,7 @@ def _nova_row(nova: dict[str, Any], now_s: float) -> tuple[Any, ...]:
 
 def _health(nova: dict[str, Any]) -> str:
     if not nova["alive"]:
-        return nova["cause"] or "not alive"
+        return nova["cause"] or ("-" if nova["state"] == "starting" else "not alive")
     if not nova["listening"]:
         return "alive, silent"
     return "ok" if nova["progressing"] else "listening, no progress"
