@@ -110,7 +110,7 @@ async def supervise(child: Child, watch: Watch) -> None:
             jitter=unit_random(),
         )
         if isinstance(verdict, Quarantine):
-            await _quarantine(child, watch, verdict.reason)
+            await _quarantine(child, watch, f"{cause}; {verdict.reason}")
             continue
         if not isinstance(verdict, Restart):
             break

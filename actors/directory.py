@@ -24,7 +24,7 @@ from novawf.workflow.identity import ChildRecord
 
 log = logging.getLogger("novawf.actors")
 
-_TASKS = {"retries", "retention_h", "archive_dir"}
+_TASKS = {"retries", "retention_h", "archive_dir", "lease_s"}
 
 
 class Directory:
@@ -75,7 +75,11 @@ class Directory:
             "tasks": json.loads(self.settings.tasks.model_dump_json(include=_TASKS)),
             "executors": {"head_bytes": self.settings.executors.head_bytes},
         }
-        await self.redis.hset(keys.FLEET, "document", json.dumps(document))
+        async with self.redis.pipeline() as pipe:
+            if state == "starting":  # of a run that was killed its records are still there
+                pipe.delete(keys.CHILDREN, keys.NOVAS)
+            pipe.hset(keys.FLEET, "document", json.dumps(document))
+            await pipe.execute()
 
     async def child(self, name: str, record: ChildRecord) -> None:
         """One child's record."""

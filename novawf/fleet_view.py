@@ -27,6 +27,7 @@ from novawf.why.fleet import explain_fleet
 from novawf.why.novas import explain_nova
 from novawf.why.records import (
     fleet_evidence,
+    lease_ms,
     limit_settings,
     parse_document,
     parse_fleet,
@@ -59,7 +60,9 @@ async def status(
     said, records, beats = parse_fleet(replies)
     moment = Moment(clock.now_ms(), clock.wall_s())
     evidence = fleet_evidence(replies, moment.now_ms)
-    rows = novas(records, beats, moment.now_ms, _skew_s(moment), evidence.gate.paused_novas)
+    rows = novas(
+        records, beats, moment.now_ms, _skew_s(moment), evidence.gate.paused_novas, lease_ms(said)
+    )
     return {
         "fleet": _fleet(said, evidence.gate, moment.now_ms)
         | {"why": explain_fleet(evidence, moment).short()},
@@ -108,14 +111,16 @@ def novas(
     now_ms: int,
     wall_skew_s: float,
     paused: frozenset[str] = frozenset(),
+    patience_ms: int = LISTENING_MS,
 ) -> list[dict[str, Any]]:
     """The rows of `status`: a pure judgement of both records at `now_ms` (fleet time).
 
-    `wall_skew_s` is wall time minus fleet time. What `judge_nova` takes for no Nova has no row.
+    `wall_skew_s` is wall time minus fleet time, `patience_ms` the lease of a task. What
+    `judge_nova` takes for no Nova has no row.
     """
     rows = []
     for name in sorted({*beats, *records}):
-        nova = judge_nova(name, records.get(name), beats.get(name), now_ms)
+        nova = judge_nova(name, records.get(name), beats.get(name), now_ms, lease_ms=patience_ms)
         if nova is not None:
             rows.append(_row(nova, wall_skew_s) | {"paused": name in paused})
     return rows

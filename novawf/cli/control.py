@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from novawf import ids
 from novawf.cli.command import Invocation, command
 from novawf.clock import iso
 from novawf.errors import UserError
+
+if TYPE_CHECKING:
+    from novawf.client import Fleet
 
 _NovaName = Annotated[
     str | None, typer.Argument(metavar="[NOVA]", help="Name of a Nova; without it, the fleet.")
@@ -51,9 +54,8 @@ async def clear_stop(call: Invocation) -> None:
     """End the emergency stop."""
     async with call.fleet() as fleet:
         cleared = await fleet.clear_stop(by=who())
-    call.out.show(
-        {"cleared": cleared}, "the fleet goes on" if cleared else "the fleet was not stopped"
-    )
+        said = await _goes_on(fleet, None, "the emergency stop is over")
+    call.out.show({"cleared": cleared}, said if cleared else "the fleet was not stopped")
 
 
 async def pause(call: Invocation, nova: _NovaName = None) -> None:
@@ -73,8 +75,21 @@ async def resume(call: Invocation, nova: _NovaName = None) -> None:
     _check_name(nova)
     async with call.fleet() as fleet:
         changed = await fleet.resume(nova)
-    said = "goes on" if changed else "was neither paused nor quarantined"
-    call.out.show({"nova": nova, "paused": False, "changed": changed}, f"{_whom(nova)} {said}")
+        said = await _goes_on(fleet, nova, f"the pause of {_whom(nova)} is over")
+    if not changed:
+        said = f"{_whom(nova)} was neither paused nor quarantined"
+    call.out.show({"nova": nova, "paused": False, "changed": changed}, said)
+
+
+async def _goes_on(fleet: Fleet, nova: str | None, ended: str) -> str:
+    """That work goes on; or, where something else was halted by hand too, only what has ended."""
+    document = await fleet.status()
+    halted = document["fleet"]
+    if halted["stop"] is not None:
+        return f"{ended}; the fleet is still stopped: `novawf clear-stop`"
+    if halted["paused"]:
+        return f"{ended}; the fleet is still paused: `novawf resume`"
+    return f"{_whom(nova)} goes on"
 
 
 def who() -> str:

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from novawf.errors import NovawfError
+
 
 class Output(NamedTuple):
     """Where a command's answer goes, and in which form."""
@@ -20,13 +22,18 @@ class Output(NamedTuple):
 
     def show(self, document: Any, *lines: str) -> None:
         """The answer: `document` with `--json`, else the lines."""
-        if self.json:
-            json.dump(document, sys.stdout, indent=2, ensure_ascii=False, default=str)
-            sys.stdout.write("\n")
-        else:
-            for line in lines:
-                sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()  # a command that goes on to wait must not keep its answer
+        try:
+            if self.json:
+                json.dump(document, sys.stdout, indent=2, ensure_ascii=False, default=str)
+                sys.stdout.write("\n")
+            else:
+                for line in lines:
+                    sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()  # a command that goes on to wait must not keep its answer
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise NovawfError(f"the answer cannot be written: {error.strerror}") from None
 
     def note(self, text: str) -> None:
         """A remark for people, beside the answer."""

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,9 @@ def run_app(app: typer.Typer, prog: str, argv: Sequence[str] | None = None) -> i
     except BrokenPipeError:
         _drop_stdout()
         return BROKEN_PIPE
+    except OSError:  # of the last flush; whatever did not fit was told of by then
+        _drop_stdout()
+        return code or 1
     return code
 
 
@@ -48,7 +52,8 @@ def report(prog: str, message: str, exit_code: int, *, as_json: bool) -> None:
     """Say what went wrong on one line of stderr, and as JSON where it was asked for."""
     line = " ".join(message.split())
     if as_json:
-        print(json.dumps({"error": line, "exit_code": exit_code}))  # noqa: T201 - the CLI's output
+        with suppress(OSError):  # it may be about this very output
+            print(json.dumps({"error": line, "exit_code": exit_code}))  # noqa: T201 - the CLI's output
     print(f"{prog}: {line}", file=sys.stderr)  # noqa: T201
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from novawf.cli.command import Invocation, command
+from novawf.cli.output import printable
 from novawf.errors import InvalidTask
 
 if TYPE_CHECKING:
@@ -199,5 +200,14 @@ async def _wait(call: Invocation, fleet: Fleet, task_id: str) -> int:
     out.progress("")
     view = await fleet.task(task_id)
     tail = view["stdout_tail"].rstrip("\n")
-    out.show(view, f"{view['status']} ({view['outcome']})", *([tail] if tail else []))
+    out.show(view, ended_line(view), *([tail] if tail else []))
     return 0 if view["status"] == "completed" else 1
+
+
+def ended_line(view: dict[str, Any]) -> str:
+    """How a task ended and, of one without success, why."""
+    ended = f"{view['status']} ({view['outcome']})"
+    if view["status"] == "completed" or not view["history"]:
+        return ended
+    reason = view["history"][-1]["detail"]
+    return f"{ended}: {printable(reason)}" if reason not in ("", view["outcome"]) else ended

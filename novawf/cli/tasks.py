@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated, Any
@@ -119,6 +120,7 @@ async def approve(call: Invocation, task_id: _TaskId) -> None:
     call.out.show({"task_id": task_id, "state": "pending"}, f"{task_id}: approved, pending")
 
 
+_RESULTS_SHOWN = 200
 _COLUMNS = ("TASK", "STATUS", "OUTCOME", "PRIORITY", "NOVA", "ATTEMPTS", "TITLE")
 
 
@@ -143,12 +145,14 @@ def task_lines(view: dict[str, Any]) -> list[str]:
         ("description", view["description"]),
         ("status", view["status"] + outcome + (", being cancelled" if view["cancelling"] else "")),
         ("priority", view["priority"]),
-        ("nova", view["owner"] or view["nova"]),
+        ("nova", view["owner"] or view["nova"] or _last_nova(view)),
         ("executor", view["executor"]),
         ("attempts", f"{view['attempts']} of {view['attempts_allowed']}"),
         ("after", ", ".join(view["after"])),
         ("waits for", _count_text(view["waiting_for"])),
+        ("deadline", view.get("deadline")),
         ("exit code", view["exit_code"]),
+        ("results", _results_text(view.get("results"))),
         ("created", view["created_at"]),
         ("updated", view["updated_at"]),
     ]
@@ -166,6 +170,17 @@ def task_lines(view: dict[str, Any]) -> list[str]:
         lines += ["", f"its acceptance check {verdict} (after {took})"]
         lines += _tail_lines("end of the check's output", check["stdout_tail"])
     return lines
+
+
+def _last_nova(view: dict[str, Any]) -> str | None:
+    """Who had it last; None for a task that nobody had."""
+    return (view.get("last_attempt") or {}).get("nova")
+
+
+def _results_text(results: Any) -> str | None:
+    """What a callable returned, as far as it fits a line or two."""
+    text = None if results is None else json.dumps(results, ensure_ascii=False)
+    return text if text is None or len(text) <= _RESULTS_SHOWN else f"{text[:_RESULTS_SHOWN]}…"
 
 
 def _tail_lines(what: str, tail: str) -> list[str]:

@@ -21,9 +21,13 @@ def register(app: typer.Typer) -> None:
         "novawf status --store redis://:secret@db.example:18000/0",
     )(status)
     command(app, "limits", "novawf limits", "novawf limits --json")(limits)
-    command(app, "store-url", "novawf store-url", 'redis-cli -u "$(novawf store-url)" ping')(
-        store_url
-    )
+    command(
+        app,
+        "store-url",
+        "novawf store-url",
+        'redis-cli -u "$(novawf store-url)" ping  # a store by URL',
+        "redis-cli -s ~/.novawf/store/valkey.sock ping  # the embedded one",
+    )(store_url)
 
 
 async def status(call: Invocation) -> None:
@@ -74,9 +78,15 @@ def status_lines(document: dict[str, Any], now_s: float) -> list[str]:
     limits = document["limits"]
     window_s = store.get("loss_window_s")
     loss = "unknown or unbounded" if window_s is None else f"{window_s:g} s"
+    known = fleet["started_at"] is not None
     head = [
         ("fleet", _fleet_text(fleet)),
-        ("store", f"{store['backend']}, {store['persistence']}; a crash may lose: {loss}"),
+        (
+            "store",
+            f"{store['backend']}, {store['persistence']}; a crash may lose: {loss}"
+            if known
+            else "known once a fleet has looked at it",
+        ),
         (
             "tasks",
             f"{tasks['pending']} pending, {tasks['in_progress']} in progress, "
@@ -128,7 +138,7 @@ def _nova_row(nova: dict[str, Any], now_s: float) -> tuple[Any, ...]:
 
 def _health(nova: dict[str, Any]) -> str:
     if not nova["alive"]:
-        return nova["cause"] or "not alive"
+        return nova["cause"] or ("-" if nova["state"] == "starting" else "not alive")
     if not nova["listening"]:
         return "alive, silent"
     return "ok" if nova["progressing"] else "listening, no progress"
@@ -136,6 +146,8 @@ def _health(nova: dict[str, Any]) -> str:
 
 def _fleet_text(fleet: dict[str, Any]) -> str:
     if fleet["started_at"] is None:
+        if fleet["why"]["reason"] == "starting":
+            return "is starting"
         return "none runs with this store, or it is just starting"
     text = f"{fleet['state']} since {fleet['started_at']} (pid {fleet['pid']})"
     return f"{text}, PAUSED" if fleet["paused"] else text

@@ -150,19 +150,24 @@ def _environ(pid: int) -> list[bytes]:
 
 
 def _start_detached(argv: list[str]) -> None:
-    """Twice forked, in its own session: it belongs to nobody and leaves no zombie."""
+    """Twice forked, in its own session: it belongs to nobody and leaves no zombie.
+
+    Nor does it hold our stderr: who reads `novawf up 2>&1 | tee log` waits for the end of that.
+    """
     pid = os.fork()
     if pid:
         os.waitpid(pid, 0)
         return
+    stderr = os.dup(2)  # closed by the exec
     try:
         os.setsid()
         if os.fork() == 0:
             for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
                 signal.signal(signum, signal.SIG_DFL)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             os.execvp(argv[0], argv)  # noqa: S606 - the supervisor's own order
     except OSError as error:
-        sys.stderr.write(f"sentinel: cannot start {argv[0]}: {error.strerror}\n")
+        os.write(stderr, f"sentinel: cannot start {argv[0]}: {error.strerror}\n".encode())
     finally:
         os._exit(0)
 

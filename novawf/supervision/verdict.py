@@ -100,8 +100,10 @@ def decide(
     )
     if exceeded:
         reason = (
-            f"{spec.id} ended again ({exit_kind}) after {len(history)} restarts within "
-            f"{settings.period_s:g} s; find the cause, then `novawf resume {spec.id}`"
+            f"{len(history)} restart{'' if len(history) == 1 else 's'} within "
+            f"{settings.period_s:g} s are as many as allowed"
+            if history
+            else "no restart is allowed"
         )
         return RestartState(history, BackoffState(backoff.consecutive)), Quarantine(reason)
     family = children or (spec,)

@@ -42,8 +42,10 @@ class Claim:
     created: str
     spec: dict[str, Any]
     deadline_ms: int | None = None
-    taken_s: float = field(default=0.0, compare=False)
-    """When it was asked for, monotonic: its lease is not older."""
+    taken_ms: int = field(default=0, compare=False)
+    """When the store gave it, fleet ms: its lease counts from then, however late that is read."""
+    came_s: float = field(default=0.0, compare=False)
+    """When the answer was read, monotonic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +182,10 @@ class Claimant:
         """
         if not again:
             self._claims += 1
-        asked_s = monotonic_s()
         number, changed = self._kept.begin(state)
         reply = await _CLAIM(self.redis, self._claim_keys, (*self._common(changed), "0"))
         self._kept.answered(number, state)
-        return self._taken(reply, asked_s)
+        return self._taken(reply)
 
     async def claim(self, state: Sequence[str] = (), *, again: bool = False) -> ClaimReply:
         """`take` for who only ever asked for one."""
@@ -203,7 +204,7 @@ class Claimant:
 
     def answered(self, reply: list[Any]) -> Taken | None:
         """The answer to what was asked so; None: ask anew, by `take`. Raises Fenced."""
-        return None if reply[0] == -8 else self._taken(reply, monotonic_s())
+        return None if reply[0] == -8 else self._taken(reply)
 
     async def record(
         self,
@@ -223,7 +224,7 @@ class Claimant:
         """
         if not again:
             self._claims += 1
-        now_ms, asked_s = self.clock.now_ms(), monotonic_s()
+        now_ms = self.clock.now_ms()
         number, changed = self._kept.begin(state)
         args = [
             *self._common(changed), str(want), "1" if behind else "0", claimed.bucket,
@@ -248,7 +249,7 @@ class Claimant:
                 for i in range(0, len(codes), 2)
             ),
             tuple(wake.split(",")) if wake else (),
-            self._taken(following, asked_s) if following else None,
+            self._taken(following) if following else None,
         )
 
     async def finish(
@@ -357,15 +358,18 @@ class Claimant:
             self._lease_ms, str(len(state)), *state,
         )  # fmt: skip
 
-    def _taken(self, reply: list[Any], asked_s: float) -> Taken:
+    def _taken(self, reply: list[Any]) -> Taken:
         code = reply[0]
         if code == 1:
+            came_s = monotonic_s()
             return tuple(
                 Claim(
                     task_id, int(epoch), int(attempt), int(limit), int(ready), created,
-                    json.loads(spec), int(deadline) if deadline else None, asked_s,
+                    json.loads(spec), int(deadline) if deadline else None, int(taken), came_s,
                 )
-                for task_id, epoch, attempt, limit, ready, created, deadline, spec in reply[1:]
+                for task_id, epoch, attempt, limit, ready, created, deadline, taken, spec in reply[
+                    1:
+                ]
             )  # fmt: skip
         if code == 0:
             return Nothing(int(reply[1]), reply[2] == 1)

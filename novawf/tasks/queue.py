@@ -136,7 +136,7 @@ class TaskQueue:
         code, status, _ = await self._retry_one(
             task_id, outcome=Outcome.AWAITING_APPROVAL, why="approved"
         )
-        self._check_retried(task_id, code, status, "and awaits no approval")
+        self._check_retried(task_id, code, status, "it awaits no approval")
         await self.sweep_cascade()
 
     def _check_retried(self, task_id: str, code: int, value: str, rule: str) -> None:

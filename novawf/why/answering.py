@@ -11,6 +11,7 @@ from novawf.ids import FLEET, valid_nova_name
 from novawf.store import keys
 from novawf.why.explanation import Explanation
 from novawf.why.fleet import explain_fleet
+from novawf.why.holds import no_fleet, starting
 from novawf.why.novas import explain_nova
 from novawf.why.reading import Reader
 from novawf.why.tasks import explain_task
@@ -30,6 +31,9 @@ async def answer(reader: Reader, subject: str | None) -> dict[str, Any]:
         return explain_nova(nova, fleet, reader.moment()).document(subject, "nova")
     task = await reader.task(subject, fleet)
     if task is None:
+        nobody = no_fleet(fleet, reader.moment()) or starting(fleet)
+        if nobody is not None and not fleet.novas and valid_nova_name(subject):
+            return nobody.document(subject, "nova")  # which Novas there will be is not known
         raise NotFound(await _unknown(reader, subject, fleet.novas))
     return explain_task(task, fleet, reader.moment()).document(subject, "task")
 

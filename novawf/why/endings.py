@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from novawf.clock import iso, parse_iso
 from novawf.why.evidence import TaskEvidence
 from novawf.why.explanation import Explanation, Moment
 
@@ -65,9 +66,7 @@ def explain_blocked(task: TaskEvidence, moment: Moment) -> Explanation:
             "retry what it comes after: that takes this one up again too",
         ),
         "deadline": (
-            f"{task_id} is blocked: its deadline passed"
-            + (f" at {moment.iso(state.deadline_ms)[:19]}Z" if state.deadline_ms else "")
-            + because,
+            f"{task_id} is blocked: {_too_late(detail)}{_deadline(task)}",
             "submit it anew with a later deadline",
         ),
         "quarantined": (
@@ -77,6 +76,19 @@ def explain_blocked(task: TaskEvidence, moment: Moment) -> Explanation:
     }.get(state.outcome, (f"{task_id} is blocked ({state.outcome}) {when}{because}", again))
     known = state.outcome if state.outcome != "" else "blocked"
     return Explanation(known if known in _KNOWN else "blocked", said, release, details=details)
+
+
+def _too_late(detail: str) -> str:
+    said = "its deadline passed"
+    return detail if detail.startswith(said) else f"{said}{f': {detail}' if detail else ''}"
+
+
+def _deadline(task: TaskEvidence) -> str:
+    """The deadline as it was given: one that had passed at once is kept as that moment."""
+    try:
+        return f" (it was {iso(parse_iso(str(task.spec['deadline'])))[:19]}Z)"
+    except (KeyError, ValueError):
+        return ""
 
 
 def _again(task: TaskEvidence, moment: Moment) -> str:

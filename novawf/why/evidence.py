@@ -18,6 +18,8 @@ from novawf.workflow.identity import ChildRecord, NovaBeat
 
 LISTENING_MS: Final = 30_000
 """Three idle waits of 10 s (`TaskSettings.idle_wait_s`): a Nova shows itself that often."""
+LEAST_PATIENCE_MS: Final = 5_000
+"""However short its lease: a busy machine may keep a Nova from showing itself for a moment."""
 PROGRESS_MS: Final = 60_000
 """A Nova with a task in hand that moved nothing for so long is not progressing."""
 
@@ -58,17 +60,23 @@ def judge_nova(
     beat: NovaBeat | None,
     now_ms: int,
     held: Held | None = None,
+    *,
+    lease_ms: int = LISTENING_MS,
 ) -> NovaEvidence | None:
     """Put a Nova's records together; None when what they tell of is no Nova of this fleet.
 
     A Nova that no supervisor's record knows counts only while it is listening: what a former run
-    left behind is no Nova.
+    left behind is no Nova. One with a task in hand renews its lease whenever it shows itself, so
+    after a lease without a sign of life its task is not its own any more, whatever it said last.
     """
     if record is not None and record.kind != "nova":
         return None
     if record is not None and beat is not None and record.alive and record.pid != beat.pid:
         beat = None  # of the process before this one
-    heard = beat is not None and now_ms - beat.seen_ms <= LISTENING_MS
+    patience_ms = LISTENING_MS
+    if beat is not None and beat.task:
+        patience_ms = min(LISTENING_MS, max(LEAST_PATIENCE_MS, lease_ms))
+    heard = beat is not None and now_ms - beat.seen_ms <= patience_ms
     if record is None and not heard:
         return None
     alive = heard if record is None else record.alive
@@ -151,7 +159,7 @@ class TaskEvidence:
     title: str
     state: TaskState
     spec: Mapping[str, Any] = field(default_factory=dict)
-    """Of the specification: `at` and `approval`, where it has them."""
+    """Of the specification: `at`, `deadline` and `approval`, where it has them."""
     events: tuple[Event, ...] = ()
     result: Mapping[str, Any] = field(default_factory=dict)
     due_ms: int | None = None

@@ -147,7 +147,8 @@ class Moment:
             return None
 
     def _clock(self, fleet_ms: int) -> str:
-        return f"{self.iso(fleet_ms)[:19]}Z"
+        # To the nearest second: `at` 21:00:00 is 20:59:59.999 by way of two clocks in ms.
+        return f"{self.iso(fleet_ms + 500)[:19]}Z"
 
 
 def span(ms: int) -> str:

@@ -7,23 +7,25 @@ from __future__ import annotations
 
 from novawf.clock import iso
 from novawf.why.evidence import FleetEvidence
-from novawf.why.explanation import MECHANISMS, Explanation, Moment
+from novawf.why.explanation import MECHANISMS, Explanation, Moment, joined
 
 
 def fleet_hold(fleet: FleetEvidence, moment: Moment) -> Explanation | None:
     """Why nothing may start anywhere; None when it may."""
-    return (
-        no_fleet(fleet, moment)
-        or _stop(fleet)
-        or starting(fleet)
-        or _verdict(fleet, moment)
-        or _pause(fleet)
+    return no_fleet(fleet, moment) or _held(
+        _stop(fleet) or starting(fleet) or _verdict(fleet, moment), fleet
     )
 
 
 def gate_hold(fleet: FleetEvidence, moment: Moment) -> Explanation | None:
     """Why the gate lets nothing start; None when it does."""
-    return _stop(fleet) or _verdict(fleet, moment) or _pause(fleet)
+    return _held(_stop(fleet) or _verdict(fleet, moment), fleet)
+
+
+def _held(first: Explanation | None, fleet: FleetEvidence) -> Explanation | None:
+    """The first, and the fleet's pause besides: a person has to end that one as well."""
+    pause = _pause(fleet)
+    return pause if first is None else joined(first, pause)
 
 
 def no_fleet(fleet: FleetEvidence, moment: Moment) -> Explanation | None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from novawf.why.evidence import PROGRESS_MS, FleetEvidence, NovaEvidence
-from novawf.why.explanation import Explanation, Moment, counted, listed
+from novawf.why.explanation import Explanation, Moment, counted, joined, listed
 from novawf.why.holds import gate_hold, no_fleet
 
 _BUSY_STATES: Final = {
@@ -170,9 +170,10 @@ def permit_wait(fleet: FleetEvidence, moment: Moment) -> Explanation:
 
 def _held(nova: NovaEvidence, fleet: FleetEvidence, moment: Moment) -> Explanation | None:
     hold = gate_hold(fleet, moment)
-    return (
-        None if hold is None else replace(hold, clause=f"{nova.name} starts nothing: {hold.clause}")
-    )
+    if hold is None:
+        return None
+    held = replace(hold, clause=f"{nova.name} starts nothing: {hold.clause}")
+    return joined(held, _paused(nova, fleet))
 
 
 def _paused(nova: NovaEvidence, fleet: FleetEvidence) -> Explanation | None:

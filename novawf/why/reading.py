@@ -26,6 +26,7 @@ _TRIES: Final = 5
 _CHAIN: Final = 32
 """How far dependencies are followed."""
 _LATE: Final = 500
+_SPEC: Final = ("at", "deadline", "approval")
 
 
 class Reader:
@@ -166,7 +167,7 @@ class Reader:
             task_id=task_id,
             title=str(fields.get("title", "")),
             state=state,
-            spec={name: fields[name] for name in ("at", "approval") if name in fields},
+            spec={name: fields[name] for name in _SPEC if name in fields},
             events=tuple(unpack_history(packed)),
             result=json.loads(result) if result else {},
             due_ms=None if due is None else int(due),

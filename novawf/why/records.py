@@ -15,6 +15,7 @@ from novawf.store import keys
 from novawf.store.ownership import Owner
 from novawf.tasks.tracker import STATUSES
 from novawf.why.evidence import (
+    LISTENING_MS,
     FleetEvidence,
     Held,
     NovaEvidence,
@@ -49,13 +50,32 @@ FLEET_READS: Final = 10
 def parse_fleet(
     replies: Sequence[Any],
 ) -> tuple[dict[str, Any], dict[str, ChildRecord], dict[str, NovaBeat]]:
-    """The fleet's document, its children's records and its Novas' heartbeats."""
-    fleet, _, children, beats = replies[:4]
+    """The fleet's document, its children's records and its Novas' heartbeats.
+
+    What a killed run left behind is not told of the one that has taken the store since.
+    """
+    fleet, owner, children, beats = replies[:4]
+    document = parse_document(fleet)
+    if _of_a_former_run(document, owner):
+        return {"state": "starting"}, {}, {}
     return (
-        parse_document(fleet),
+        document,
         {name: ChildRecord.from_json(text) for name, text in sorted(children.items())},
         {name: NovaBeat.from_json(text) for name, text in sorted(beats.items())},
     )
+
+
+def _of_a_former_run(document: Mapping[str, Any], owner: Mapping[str, str]) -> bool:
+    """Whether the store has a new owner, who has not said anything of itself yet."""
+    said_by = document.get("run_id")
+    return bool(owner) and said_by is not None and Owner.from_json(owner["about"]).run_id != said_by
+
+
+def lease_ms(document: Mapping[str, Any]) -> int:
+    """How long a Nova of the running fleet has a task without a sign of life."""
+    tasks = document.get("tasks")
+    lease_s = tasks.get("lease_s") if isinstance(tasks, dict) else None
+    return round(lease_s * 1000) if isinstance(lease_s, int | float) else LISTENING_MS
 
 
 def fleet_evidence(
@@ -70,10 +90,12 @@ def fleet_evidence(
     """The replies to `queue_fleet`, judged at `now_ms`."""
     document, records, beats = parse_fleet(replies)
     gate, counts, ready, pinned, delayed, due = replies[4:FLEET_READS]
-    held = held or {}
+    held, patience_ms = held or {}, lease_ms(document)
     novas: dict[str, NovaEvidence] = {}
     for name in sorted({*records, *beats}):
-        nova = judge_nova(name, records.get(name), beats.get(name), now_ms, held.get(name))
+        nova = judge_nova(
+            name, records.get(name), beats.get(name), now_ms, held.get(name), lease_ms=patience_ms
+        )
         if nova is not None:
             novas[name] = nova
     return FleetEvidence(

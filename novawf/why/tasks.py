@@ -11,7 +11,7 @@ from dataclasses import replace
 from novawf.why.endings import explain_blocked, explain_completed
 from novawf.why.evidence import FleetEvidence, NovaEvidence, TaskEvidence
 from novawf.why.explanation import Explanation, Moment, counted, joined, listed, span
-from novawf.why.holds import fleet_hold
+from novawf.why.holds import fleet_hold, no_fleet
 from novawf.why.novas import IDLE_LOOK, permit_wait, unable
 
 _TOO_LATE = "nothing: it is blocked as `deadline`; submit it anew"
@@ -46,7 +46,9 @@ def _pending(task: TaskEvidence, fleet: FleetEvidence, moment: Moment) -> Explan
         return joined(own, fleet_hold(fleet, moment) or _target_trouble(task, fleet, moment))
     hold = fleet_hold(fleet, moment)
     if hold is not None:
-        return replace(hold, clause=f"{task.task_id} may not start: {hold.clause}")
+        held = replace(hold, clause=f"{task.task_id} may not start: {hold.clause}")
+        by_hand = hold.reason in ("stopped", "paused")  # else its Nova's state is a consequence
+        return joined(held, _target_trouble(task, fleet, moment) if by_hand else None)
     return _target_trouble(task, fleet, moment) or _in_line(task, fleet, moment)
 
 
@@ -291,13 +293,17 @@ def _in_hand(task: TaskEvidence, fleet: FleetEvidence, moment: Moment) -> Explan
             else "`novawf up`: a supervisor frees it at its start",
             details=details,
         )
-    if beat is None:
+    nobody = no_fleet(fleet, moment)
+    if beat is None or nobody is not None:
+        lost = f"and is gone: {_gone(nova, moment)}; what it ran is being ended"
+        by_then = f"at the latest when its lease ends, {moment.when(lease_ms)}"
         return Explanation(
             "owner_lost",
-            f"{has} and is gone: {_gone(nova, moment)}; what it ran is being ended",
-            f"the task is free as soon as that is confirmed, at the latest when its lease ends, "
-            f"{moment.when(lease_ms)}",
-            moment.iso(lease_ms),
+            f"{has}, but {nobody.clause}" if nobody is not None else f"{has} {lost}",
+            "`novawf up`: the next start makes it ready again"
+            if nobody is not None
+            else f"the task is free as soon as that is confirmed, {by_then}",
+            None if nobody is not None else moment.iso(lease_ms),
             details,
         )
     if state.cancel:

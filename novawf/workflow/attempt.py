@@ -85,11 +85,14 @@ class Attempt:
             if self.begun and not self.claim.spec.get("retries", settings.retries):
                 return Ending("blocked", TaskOutcome.FAILED)  # no retries: it runs at most once
             return Ending("requeue", "")
+        allowed = 1 + self.claim.spec.get("retries", settings.retries)
+        # What was handed back got its attempt back by a higher limit: it counts as none.
+        attempt = max(1, self.claim.attempt - (self.claim.limit - allowed))
         return decide(
             ok=outcome.ok,
             cause="no_executor" if self.no_executor else outcome.cause,
-            attempt=self.claim.attempt,
-            limit=self.claim.limit,
+            attempt=attempt,
+            limit=attempt + self.claim.limit - self.claim.attempt,
             jitter=jitter,
             settings=settings,
             left_s=self.deadline_left_s,

@@ -28,6 +28,7 @@ from novawf.tasks.claims import (
     Measured,
     Nothing,
     Recording,
+    Taken,
 )
 from novawf.tasks.ending import Ending
 from novawf.telemetry.buckets import LATENCY_US
@@ -91,7 +92,7 @@ class InHand:
         self.woken = False
         """A token came, and what it announced was not begun yet."""
         self.claim_unanswered = False
-        self._fresh_s = claimant.settings.lease_s / 2
+        self._fresh_ms = claimant.settings.lease_s * 500
         self._over: deque[_Over] = deque()
         self._call: _Call | None = None
         self._claim_took: Measured = NOT_MEASURED
@@ -125,7 +126,7 @@ class InHand:
         One that was taken long ago is not: this process was stopped, and the task may be another's.
         """
         held = self.held
-        if not held or monotonic_s() - held[0].taken_s > self._fresh_s:
+        if not held or self.clock.now_ms() - held[0].taken_ms > self._fresh_ms:
             return None
         self.attempt = Attempt(held.popleft())
         return self.attempt
@@ -157,7 +158,7 @@ class InHand:
                 attempt.interrupt("cancelled")
             else:
                 self.held.remove(claim)
-                self._over.append(_Over(Attempt(claim), Ended(claim, Ending("requeue", ""))))
+                self._over.append(_not_begun(claim))
             return True
         return False
 
@@ -194,12 +195,14 @@ class InHand:
         left = len(self._over)  # what ends meanwhile is the next call's
         while left or self._call is not None:
             if self._call is None:
+                if self.claim_unanswered and not self.waiter.asked:
+                    await self._ask_again()
                 self._call = _Call(self._next_group(left))
                 left -= len(self._call.ends)
             call = self._call
             again, call.sent = call.sent, True
             if not call.want and not left:  # a number that asked for nothing is unused
-                call.want, call.behind = want, behind
+                call.want, call.behind = want, behind or bool(self.held)
             started_s = monotonic_s()
             recording = await self.claimant.record(
                 [end.told for end in call.ends],
@@ -216,10 +219,16 @@ class InHand:
 
     async def hand_back(self) -> None:
         """Give back what was taken and not begun, after all that ended: that costs no attempt."""
-        for claim in self.held:
-            self._over.append(_Over(Attempt(claim), Ended(claim, Ending("requeue", ""))))
-        self.held.clear()
-        await self.record(0)
+        while self.held or self.owes:  # the repeat of a call that was lost may bring some more
+            self._over.extend(map(_not_begun, self.held))
+            self.held.clear()
+            await self.record(0)
+
+    async def _ask_again(self) -> None:
+        """What a lost call took is asked for under its number, before that number is gone."""
+        taken = await self.take()
+        if isinstance(taken, Halted):
+            self.verdict.halt(taken)
 
     def _next_group(self, most: int) -> list[_Over]:
         """What one call may tell: all that is completed, or one other end."""
@@ -250,17 +259,21 @@ class InHand:
         return measured(max(0.0, waited_ms / 1000 - (monotonic_s() - attempt.started_s)))
 
     def _confirmed(self, call: _Call, recording: Recording, again: bool) -> None:
+        self._follows(call, recording.following, again)
         for end, recorded in zip(call.ends, recording.ended, strict=True):
             if recorded.lost:
                 log.warning("%s; what it did is dropped", self.claimant.lost(end.told.claim))
                 self.doubt()
             elif recorded.status == "completed" and end.attempt.outcome is not None:
                 self.completed(end.attempt)
-        following = recording.following
+
+    def _follows(self, call: _Call, following: Taken | None, again: bool) -> None:
         if isinstance(following, tuple):
             self.held.extend(following)
+            self.looked_s = 0.0
         elif isinstance(following, Halted):
             self.verdict.halt(following)
+            self.woken |= again  # what the lost call had taken is back in the queue: tell others
         elif isinstance(following, Nothing):
             self.nothing = following
             self.looked_s = monotonic_s()
@@ -273,6 +286,11 @@ class InHand:
                 await self.claimant.wake(novas)
             except (RedisError, OSError) as error:  # a hint: those Novas look by themselves soon
                 log.warning("could not wake %s: %s", ", ".join(novas), error)
+
+
+def _not_begun(claim: Claim) -> _Over:
+    """A task that goes back to its place."""
+    return _Over(Attempt(claim), Ended(claim, Ending("requeue", ""), detail="not begun"))
 
 
 def measured(duration_s: float) -> Measured:

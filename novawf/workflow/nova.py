@@ -334,7 +334,9 @@ class NovaRuntime:
         """Heartbeats: soon after a lasting change, else by the lease or the idle wait."""
         settings = self.config.tasks
         while True:
-            pause_s = settings.lease_s / 3 if self.steps.attempt else settings.idle_wait_s
+            pause_s = settings.idle_wait_s
+            if self.steps.attempt:
+                pause_s = min(pause_s, settings.lease_s / 3)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):  # 3.11's wait_for can lose a cancellation
                     await self._kick.wait()

@@ -213,8 +213,10 @@ class Steps:
 
     async def _record(self) -> None:
         """Tell the queue how attempts ended; take the next task along where none is in hand."""
-        ready = not self.draining and self.verdict.unsafe_reason() is None
-        await self.in_hand.record(int(ready and not self.in_hand.held))
+        hand = self.in_hand
+        while hand.owes:  # also of what is cancelled meanwhile: nothing else might tell of it
+            ready = not self.draining and self.verdict.unsafe_reason() is None
+            await hand.record(int(ready and not hand.held))
 
     def _task_completed(self, attempt: Attempt) -> None:
         if attempt.outcome is not None:
@@ -245,11 +247,12 @@ class Steps:
             return "over"
         hand = self.in_hand
         if not hand.held and (self.waiter.asked or not hand.claim_unanswered):
-            hand.woken = await self._wait_for_work(hand.nothing, left_s)
-            nothing = hand.nothing
-            due = nothing.leases_expired or 0 < nothing.next_due_ms <= self.clock.now_ms()
-            if self.draining or not (hand.woken or hand.work_waits or due):
-                return "on"
+            if hand.looked_s:  # else the queue was not empty when it was asked last
+                hand.woken = await self._wait_for_work(hand.nothing, left_s)
+                nothing = hand.nothing
+                due = nothing.leases_expired or 0 < nothing.next_due_ms <= self.clock.now_ms()
+                if self.draining or not (hand.woken or hand.work_waits or due):
+                    return "on"
             taken = await hand.take()
             if isinstance(taken, Halted):
                 self.verdict.halt(taken)

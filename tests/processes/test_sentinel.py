@@ -85,6 +85,20 @@ def test_a_pid_that_another_process_took_over_is_left_alone(end):
         assert stranger.runs()
 
 
+def test_what_lingers_does_not_hold_the_output_of_the_supervisor(tmp_path):
+    told = tmp_path / "stderr"
+    ask = f"readlink /proc/$$/fd/2 > {told}.new; mv {told}.new {told}; exec sleep 5"
+    argv = [sys.executable, "-I", "-S", str(BOOT), "novawf.processes.sentinel"]
+    read, write = os.pipe()
+    sentinel = subprocess.Popen([*argv, str(read)], pass_fds=(read,), stderr=subprocess.PIPE)
+    os.close(read)
+    os.write(write, f"linger {json.dumps(['sh', '-c', ask])}\n".encode())
+    os.close(write)
+    assert sentinel.communicate(timeout=4) == (None, b"")  # before the sleeper's end
+    wait_until(told.exists, 10, "the lingering process starts")
+    assert told.read_text() == "/dev/null\n"
+
+
 def test_a_sentinel_that_has_gone_is_noticed_and_harms_nobody():
     sentinel = Sentinel()
     pid = sentinel.start()

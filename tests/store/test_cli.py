@@ -362,6 +362,15 @@ def test_pause_and_resume_tell_whether_they_changed_something(novawf: Novawf) ->
     assert novawf("resume").out == "the fleet goes on\n"
 
 
+def test_of_two_halts_the_end_of_one_does_not_claim_that_work_goes_on(novawf: Novawf) -> None:
+    novawf("pause")
+    novawf("stop-all", "--reason", "drill")
+    assert "still stopped: `novawf clear-stop`" in novawf("resume").out
+    novawf("pause")
+    assert "still paused: `novawf resume`" in novawf("clear-stop").out
+    assert novawf("resume").out == "the fleet goes on\n"
+
+
 @pytest.mark.parametrize(
     ("argv", "word"),
     [
@@ -453,6 +462,19 @@ def test_a_reader_that_goes_away_is_met_with_silence(
     err = command.stderr.read()
     command.stderr.close()
     assert (command.wait(timeout=20), err) == (141, b"")
+
+
+def test_an_answer_that_cannot_be_written_is_one_line_and_not_a_success(
+    store: Any, valkey_server: StoreAddress, tmp_path: Path
+) -> None:
+    for flags in ((), ("--json",)):
+        with Path("/dev/full").open("wb") as full:
+            command = subprocess.run(
+                [*CLI, "status", "--store", valkey_server.url(), *flags], stdout=full,
+                stderr=subprocess.PIPE, env=environment(tmp_path), timeout=20, check=False,
+            )  # fmt: skip
+        assert command.returncode == 1
+        assert command.stderr == b"novawf: the answer cannot be written: No space left on device\n"
 
 
 def test_an_interrupt_ends_a_waiting_command_without_a_traceback(

@@ -13,7 +13,6 @@ from losing_proxy import LosingProxy
 from nova_world import DONE, Jobs, World, step_until
 from waiting import until
 
-from novawf.clock import monotonic_s
 from novawf.executors.base import Outcome, Report, Work
 from novawf.store import keys
 from novawf.store.connect import StoreAddress
@@ -301,7 +300,7 @@ async def test_a_task_taken_long_ago_is_not_begun(world: World) -> None:
     await step_until(nova, Event.RECORDED)
     assert held(nova) == [second]
     waits = nova.steps.in_hand.held
-    waits[0] = replace(waits[0], taken_s=monotonic_s() - world.settings.lease_s)
+    waits[0] = replace(waits[0], taken_ms=world.clock.now_ms() - int(world.settings.lease_s * 1000))
     await step_until(nova, Event.NO_WORK)
     assert [task_id for task_id, _ in jobs.ran] == [first]
     assert await world.status(second) == ("pending", None)

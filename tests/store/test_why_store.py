@@ -248,6 +248,21 @@ async def test_a_supervisor_s_hold_on_the_store_tells_starting_from_gone(
 # -- Novas, fleet, and what is none ---------------------------------------------------------------
 
 
+async def test_a_new_supervisor_does_not_speak_for_the_run_that_was_killed(
+    world: World, redis: Any
+) -> None:
+    said = {"state": "running", "run_id": "run-1"}
+    await redis.hset(keys.FLEET, "document", json.dumps(said))
+    task_id = await world.submit()
+    await world.claim("torch")
+    await world.beat()
+    owner = Owner("run-2", 2, 3, "boot", "machine", "/srv/two")
+    await Ownership(redis, world.clock, owner).take(lambda _: True)
+    assert (await world.why("torch"))["reason"] == "starting"
+    assert (await world.why(None))["reason"] == "starting"
+    assert (await world.why(task_id))["reason"] == "owner_lost"
+
+
 async def test_a_nova_and_its_task_tell_the_same(world: World) -> None:
     task_id = await world.submit()
     assert (await world.why("torch"))["reason"] == "idle"

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from why_world import (
+    CHILD,
     ID,
+    IDLE,
     NOW_MS,
     OPEN,
     OTHER,
@@ -20,7 +22,7 @@ from why_world import (
 )
 
 from novawf.tasks.model import Outcome
-from novawf.why.evidence import FleetEvidence, Permits, Supervisor
+from novawf.why.evidence import FleetEvidence, Permits, Supervisor, judge_nova
 from novawf.workflow.identity import ChildRecord
 
 SINCE = "2027-01-15T07:59:00Z"
@@ -436,3 +438,55 @@ def test_every_outcome_of_a_blocked_task_has_its_words() -> None:
 def test_an_outcome_of_a_later_version_is_blocked() -> None:
     found = why(task(status="blocked", outcome="bored"))
     assert (found.reason, "(bored)" in found.sentence) == ("blocked", True)
+
+
+# -- whose word counts ----------------------------------------------------------------------------
+
+
+def test_a_nova_that_was_silent_for_a_lease_does_not_hold_the_task_it_lost() -> None:
+    beat = {"task": ID, "state": "task_execution", "seen_ms": NOW_MS - 16_000}
+    stopped = judge_nova("torch", CHILD, replace(IDLE, **beat), NOW_MS, lease_ms=15_000)
+    assert stopped is not None
+    assert not stopped.listening
+    found = why(task(target="torch", line=line(0, "torch")), fleet(stopped))
+    assert found.reason == "nova_silent"
+    assert "has shown no sign of life" in found.sentence
+
+
+def test_in_hand_of_a_fleet_that_died_waits_for_the_next_start() -> None:
+    found = why(in_hand(), fleet(nova(holds=ID), supervised=False))
+    assert found.reason == "owner_lost"
+    assert "no fleet runs: its supervisor is gone" in found.sentence
+    assert "novawf up" in found.released_by
+
+
+def test_a_stop_and_a_pause_are_both_said_since_both_must_be_ended() -> None:
+    gate = replace(OPEN, stopped=True, stop_by="ann", fleet_paused=True)
+    found = why(task(line=line(0, "torch")), fleet(gate=gate))
+    assert found.reason == "stopped"
+    assert found.sentence.endswith("besides, the fleet is paused.")
+    assert found.released_by == "`novawf clear-stop`, and then `novawf resume`"
+
+
+def test_a_paused_fleet_tells_of_the_paused_nova_it_is_aimed_at_besides() -> None:
+    gate = replace(OPEN, fleet_paused=True, paused_novas=frozenset({"torch"}))
+    found = why(task(target="torch", line=line()), fleet(gate=gate))
+    assert found.released_by == "`novawf resume`, and then `novawf resume torch`"
+
+
+def test_times_are_told_to_the_nearest_second() -> None:
+    found = why(task(due_ms=NOW_MS + 59_999))
+    assert "before 2027-01-15T08:01:00Z (in 60 s)" in found.sentence
+
+
+def test_a_deadline_is_told_as_it_was_given() -> None:
+    events = [(NOW_MS, "blocked", "", 0, "its deadline passed before it began")]
+    found = why(
+        task(
+            status="blocked", outcome="deadline", deadline_ms=NOW_MS, events=events,
+            spec={"deadline": "2020-01-01"},
+        )
+    )  # fmt: skip
+    assert found.sentence == (
+        f"{ID} is blocked: its deadline passed before it began (it was 2020-01-01T00:00:00Z)."
+    )

@@ -78,7 +78,7 @@ local function write_all()
 end
 
 local function claimed(id, s, spec_json)
-  return {id, s.epoch, s.attempt, s.limit, s.ready, s.created, s.deadline, spec_json}
+  return {id, s.epoch, s.attempt, s.limit, s.ready, s.created, s.deadline, s.updated, spec_json}
 end
 
 -- Returns what is wrong with the stream, or nil.
@@ -171,8 +171,8 @@ local function heads(want)
   while #first < want and (ready[i] or pinned[j]) do
     local score, id
     if pinned[j] then score, id = string.match(pinned[j], '^[^|]*|(%d+)|(.+)$') end
-    if id and (not ready[i] or tonumber(score) <= tonumber(ready[i + 1])) then
-      first[#first + 1] = {id, k.pinned, pinned[j]}
+    if pinned[j] and (not ready[i] or not id or tonumber(score) <= tonumber(ready[i + 1])) then
+      first[#first + 1] = {id or '', k.pinned, pinned[j]}  -- '': a leftover
       j = j + 1
     else
       first[#first + 1] = {ready[i], k.ready, ready[i]}
@@ -191,11 +191,12 @@ end
 
 -- Takes up to `want` tasks in their order. What would wait in the Nova's hands (all but the first, and
 -- the first too if `behind`) must be fit for it, and nothing waits behind a task that is not.
--- {1, {id, epoch, attempt, limit, ready ms, created ISO, deadline ms or '', spec JSON}, …} claimed;
+-- {1, {id, epoch, attempt, limit, ready ms, created ISO, deadline ms or '', taken ms, spec JSON}, …}
+-- claimed, under a lease that counts from `taken`, also when a repeat is answered;
 -- {0, due ms, expired} nothing: the next due time or lease expiry (0 none), whether leases expired;
 -- {-1, reason} stopped; {-2, reason} no valid safety verdict; {-3, reason} paused; {-4, reason} the
--- record of the claim cannot be written: then nothing is in hand either, a task whose claim had
--- lost its reply included.
+-- record of the claim cannot be written, or what is to be done cannot be read: then nothing is in
+-- hand either, a task whose claim had lost its reply included.
 -- Nothing starts without a valid verdict: safety fails closed here, in the claim itself.
 local function claim_next(want, behind)
   local refusal = shut()
@@ -235,10 +236,12 @@ local function claim_next(want, behind)
       spec_json = redis.call('HGET', KEYS[4], id)
     end
     if spec_json then
-      local spec = cjson.decode(spec_json)
-      local fit = may_wait(s, spec)
+      local readable, spec = pcall(cjson.decode, spec_json)
+      local fit = readable and may_wait(s, spec)
       enough = not fit
-      if fit or not (behind or #ids > 0) then
+      if not readable then
+        wrong = 'the spec of ' .. id .. ' cannot be read'
+      elseif fit or not (behind or #ids > 0) then
         local attempt = int(tonumber(s.attempt) + 1)
         wrong = progress_record(id, s, spec, 'in_progress', 'attempt ' .. attempt .. ' started', '0')
         if not wrong then
@@ -269,7 +272,7 @@ local function claim_next(want, behind)
     bump('in_progress', #ids)
     bump('nova:' .. nova .. ':claimed', #ids)
     remember(table.concat(ids, ','), table.concat(epochs, ','))
-    in_hand(ids[1])
+    if not behind then in_hand(ids[1]) end
     return reply
   end
   if wrong then return {-4, wrong} end

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from novawf.cli.submit import ended_line
 from novawf.cli.tasks import task_lines
 from novawf.cli.view import status_lines
 
@@ -40,6 +41,32 @@ def test_a_task_without_a_check_speaks_of_none() -> None:
     archived = {name: value for name, value in TASK.items() if name != "accept"}  # an old record
     for view in (TASK, archived):
         assert "check" not in "\n".join(task_lines(view))
+
+
+def test_a_task_shows_what_it_returned_by_when_it_had_to_and_who_had_it() -> None:
+    view = {
+        **TASK, "results": {"lines": [1] * 200}, "deadline": "2026-12-01",
+        "last_attempt": {"nova": "echo"},
+    }  # fmt: skip
+    text = task_lines(view)[0]
+    assert "\nnova       echo\n" in text
+    assert "\ndeadline   2026-12-01\n" in text
+    (results,) = [line for line in text.splitlines() if line.startswith("results")]
+    assert results.startswith('results    {"lines": [1, 1')
+    assert len(results) < 220
+
+
+@pytest.mark.parametrize(
+    ("status", "detail", "said"),
+    [
+        ("completed", "exit 0", "completed (x)"),
+        ("blocked", "exceeded 1 s and was ended", "blocked (x): exceeded 1 s and was ended"),
+        ("blocked", "x", "blocked (x)"),
+    ],
+)
+def test_who_waited_for_a_task_is_told_why_it_ended_so(status: str, detail: str, said: str) -> None:
+    view = {**TASK, "status": status, "outcome": "x", "history": [{"detail": detail}]}
+    assert ended_line(view) == said
 
 
 def status(reason: str, state: str = "running") -> dict[str, Any]:

@@ -94,6 +94,14 @@ def test_the_last_attempt_is_not_repeated() -> None:
     assert attempt_with(FAULT, attempt=4).ending(SETTINGS, 0.0) == FAILED
 
 
+def test_what_was_handed_back_counts_as_no_attempt_for_the_pause_before_the_next() -> None:
+    attempt = attempt_with(FAULT, attempt=7, limit=10)
+    assert (
+        attempt.ending(SETTINGS, 0.0).delay_s == attempt_with(FAULT).ending(SETTINGS, 0.0).delay_s
+    )
+    assert attempt_with(FAULT, attempt=10, limit=10).ending(SETTINGS, 0.0) == FAILED
+
+
 def test_a_task_that_nothing_can_run_ends_blocked_however_many_attempts_are_left() -> None:
     attempt = attempt_with(Outcome(ok=False, cause="not_found", error="no executor"))
     attempt.no_executor = True

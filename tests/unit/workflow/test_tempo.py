@@ -9,7 +9,7 @@ import pytest
 from novawf.executors.base import Outcome
 from novawf.tasks.claims import Claim
 from novawf.workflow.attempt import Attempt
-from novawf.workflow.series import MOST, Tempo
+from novawf.workflow.series import CAUTION, MOST, Tempo
 
 GROUP_S = 0.002
 
@@ -68,3 +68,38 @@ def test_longer_tasks_make_smaller_groups() -> None:
 
 def test_it_can_be_switched_off() -> None:
     assert Tempo(0.0).note(attempt(0.0)) == 0
+
+
+def short_ones(tempo: Tempo, most: int = 10 * CAUTION) -> int:
+    """How many short tasks are told of by themselves before some are taken ahead."""
+    for told in range(most):
+        if tempo.note(attempt(0.0001)):
+            return told
+    return most
+
+
+def test_more_short_tasks_are_asked_for_each_time_that_some_were_taken_in_vain() -> None:
+    tempo = Tempo(GROUP_S)
+    asked = []
+    for _ in range(6):
+        asked.append(short_ones(tempo))
+        tempo.note(attempt(0.03), in_vain=True)
+    assert asked == [0, CAUTION // 8, CAUTION // 4, CAUTION // 2, CAUTION, CAUTION]
+
+
+def test_a_long_run_of_short_tasks_ends_all_caution() -> None:
+    tempo = Tempo(GROUP_S)
+    for _ in range(3):
+        tempo.note(attempt(0.03), in_vain=True)
+    for _ in range(2 * CAUTION):
+        tempo.note(attempt(0.0001))
+    tempo.note(attempt(0.03), in_vain=True)
+    assert short_ones(tempo) == 0
+
+
+def test_a_machine_that_stalls_is_no_reason_for_caution() -> None:
+    """The task itself was short: what waited behind it was given back for want of a processor."""
+    tempo = Tempo(GROUP_S)
+    tempo.note(attempt(0.0001), in_vain=True)
+    tempo.note(attempt(0.03))
+    assert short_ones(tempo) == 0
