@@ -2,7 +2,8 @@
 
 Keys are fixed or depend on a Nova's name only, never on a task's id: a claim does not know its
 task before it pops it, and Dragonfly lets a script touch declared keys alone (facts.md). Per-task
-data are fields of fixed hashes. Nothing that a task's safety depends on has a TTL.
+data are fields of fixed hashes. (The answers to an order are no script's business.) Nothing that a
+task's safety depends on has a TTL.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from novawf.cli.run import run_app
 COMMANDS = (
     "down", "status", "why", "submit", "import", "tasks", "task", "logs", "cancel", "retry",
     "approve", "pause", "resume", "stop-all", "clear-stop", "limits", "doctor", "store-url",
-    "schedule", "wake", "classify", "suggestions", "archive", "compliance",
+    "schedule", "wake", "classify", "suggestions", "archive", "compliance", "add", "remove",
+    "scale", "restart",
 )  # fmt: skip
 """All but `up`, whose help is the supervisor's."""
 

@@ -28,7 +28,13 @@ def test_one_whose_process_has_ended_is_gone(dead: Owner) -> None:
 
 def test_one_that_lives_is_not(dead: Owner) -> None:
     """Pid and start time are those of a living process."""
-    assert not _is_gone(replace(dead, start_time=process_start_time(os.getpid()) or 0))
+    parent = os.getppid()
+    assert not _is_gone(replace(dead, pid=parent, start_time=process_start_time(parent) or 0))
+
+
+def test_the_image_of_this_process_before_it_was_begun_anew_is_gone(dead: Owner) -> None:
+    """Same pid, same start time: `exec` changes neither."""
+    assert _is_gone(replace(dead, start_time=process_start_time(os.getpid()) or 0))
 
 
 def test_one_of_another_boot_may_live_elsewhere(dead: Owner) -> None:
