@@ -100,10 +100,8 @@ def decide(
     )
     if exceeded:
         reason = (
-            f"{len(history)} restart{'' if len(history) == 1 else 's'} within "
-            f"{settings.period_s:g} s are as many as allowed"
-            if history
-            else "no restart is allowed"
+            f"the limit is {len(history)} restart{'' if len(history) == 1 else 's'} within "
+            f"{settings.period_s:g} s"
         )
         return RestartState(history, BackoffState(backoff.consecutive)), Quarantine(reason)
     family = children or (spec,)

@@ -72,7 +72,7 @@ def test_the_sixth_crash_within_the_period_quarantines_and_says_why() -> None:
         assert isinstance(verdict, Restart)
     state, verdict = crash(state, NOW_MS + 60_000)
     assert isinstance(verdict, Quarantine)
-    assert verdict.reason == "5 restarts within 900 s are as many as allowed"
+    assert verdict.reason == "the limit is 5 restarts within 900 s"
 
 
 def test_a_crash_after_the_period_is_restarted() -> None:
