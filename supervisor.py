@@ -48,7 +48,8 @@ def up(
         typer.Option(help="on or off: built-in jobs for Novas that have nothing to do [on]."),
     ] = None,
     spares: Annotated[
-        int | None, typer.Option(help="Standby Novas (not available yet: 0).")
+        int | None,
+        typer.Option(help="Standby Novas, which take over a dead one's name at once [0]."),
     ] = None,
     until_idle: Annotated[
         bool,
@@ -70,18 +71,19 @@ def up(
 ) -> None:
     from novawf.settings import environment, load_settings  # noqa: PLC0415 - after --help
 
-    refuse_what_is_not_there(ray_address, momentum, spares)
+    refuse_what_is_not_there(ray_address, momentum)
     overrides: dict[str, Any] = {
         "fleet.novas": None if novas is None else tuple(name.strip() for name in novas.split(",")),
         "fleet.home": home,
         "fleet.pace": pace,
         "store.url": store,
         "metrics.port": metrics_port,
+        "supervision.spares": spares,
         "work.momentum": None if momentum is None else momentum == "on",
     }
     given = {key: value for key, value in overrides.items() if value is not None}
     settings = load_settings(config, given)
-    refuse_what_is_not_there(settings.ray.address, momentum, settings.supervision.spares)
+    refuse_what_is_not_there(settings.ray.address, momentum)
 
     from actors.fleet import Fleet  # noqa: PLC0415 - Ray takes a second
     from novawf.cli.live import make_announcer  # noqa: PLC0415
@@ -91,14 +93,10 @@ def up(
     raise typer.Exit(fleet.run())
 
 
-def refuse_what_is_not_there(
-    ray_address: str | None, momentum: str | None, spares: int | None
-) -> None:
+def refuse_what_is_not_there(ray_address: str | None, momentum: str | None) -> None:
     """Flags of the public surface whose features do not exist yet must not seem to work."""
     if ray_address is not None:
         raise typer.BadParameter("cluster mode is not available yet; leave --ray-address out")
-    if spares:
-        raise typer.BadParameter("standby Novas are not available yet; use --spares 0")
     if momentum not in (None, "on", "off"):
         raise typer.BadParameter(f"--momentum is on or off, not {momentum!r}")
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.handles import ActorHandle, cause_of, create
+from actors.handles import ActorHandle, cause_of
 from novawf.clock import Clock, iso
 from novawf.ids import unit_random
 from novawf.supervision.child_spec import ChildSpec
@@ -30,6 +30,7 @@ class Child:
     spec: ChildSpec
     kind: ChildKind
     actor_name: str
+    """Ray's name for it; '' for a Nova, whose name there is a slot (`spares.Slots`)."""
     actor_class: type
     args: tuple[Any, ...]
     policy: RestartState = field(default_factory=RestartState)
@@ -77,6 +78,10 @@ class Watch:
 
     clock: Clock
     settings: SupervisionSettings
+    make: Callable[[Child], Awaitable[ActorHandle]]
+    """Give it a process."""
+    free: Callable[[Child, ActorHandle], None]
+    """That process is gone, or about to be."""
     changed: Callable[[Child], Awaitable[None]]
     """Its state changed: publish it."""
     born: Callable[[Child], None]
@@ -131,7 +136,7 @@ async def _live(child: Child, watch: Watch) -> tuple[ExitKind, str]:
     started = False
     child.between.clear()
     try:
-        child.actor = await create(child.actor_name, child.actor_class, *child.args)
+        child.actor = await watch.make(child)
         born = await child.actor.start()
         started = True
         child.pid, child.epoch = born["pid"], born.get("epoch", 0)
@@ -152,6 +157,7 @@ async def _live(child: Child, watch: Watch) -> tuple[ExitKind, str]:
     finally:
         if child.actor is not None:
             child.actor.kill()
+            watch.free(child, child.actor)
         child.actor = None  # drop the dead handle: it holds the actor's name
         pid, child.pid = child.pid, None
         child.between.set()

@@ -128,7 +128,6 @@ class Elastic:
         for child in leaving:
             await self.desk.answer(order, leaving=child.spec.id)
             await self.family.remove(child, limit_s)
-            self.roster.forget(child.spec.id)
             await take_identity(self.redis, child.spec.id)  # whatever of it still runs is fenced
             await self.redis.hdel(keys.CHILDREN, child.spec.id)
             await self.redis.hdel(keys.NOVAS, child.spec.id)

@@ -27,6 +27,7 @@ from actors.idleness import Idleness, ended_blocked
 from actors.reclaim import Reclaim
 from actors.roster import Roster
 from actors.session import RaySession
+from actors.spares import Spares
 from novawf import fleet_view
 from novawf.clock import SystemClock, monotonic_s
 from novawf.errors import NovawfError
@@ -163,6 +164,7 @@ class Fleet:
             self.redis,
             self.queue,
             KeeperClient(self.ground.run_dir / "keeper.sock"),
+            self.settings.supervision.poison_after,
             self.announcer.announce,
         )
         loop = asyncio.get_running_loop()
@@ -175,9 +177,17 @@ class Fleet:
         await self.directory.fleet(report, "starting")
         children = await self._children(report)
         await self.queue.sweep_cascade()
+        self.spares = Spares(
+            self.settings.supervision,
+            born=lambda pid: self.ground.guard(pid, "spare"),
+            gone=self.ground.unguard,
+            announce=self.announcer.announce,
+        )
         watch = Watch(
             clock=self.clock,
             settings=self.settings.supervision,
+            make=self.spares.make,
+            free=self.spares.free,
             changed=self._changed,
             born=self._born,
             died=self._died,
@@ -192,6 +202,7 @@ class Fleet:
             asyncio.create_task(self._show_loop()),
             asyncio.create_task(self._announce_ready(report, children)),
             asyncio.create_task(elastic.run()),
+            asyncio.create_task(self.spares.run(children)),
         ]
         if self.until_idle:
             others.append(asyncio.create_task(self._until_idle(family)))
@@ -208,6 +219,7 @@ class Fleet:
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
+            self.spares.close()
             await family.close()
             if not self._replaced:
                 await self.directory.forget()

@@ -44,6 +44,19 @@ class ActorHandle:
         answer: str = await self._handle.join.remote()
         return answer
 
+    async def stand_by(self) -> int:
+        """Its pid, once it is ready to become a Nova."""
+        pid: int = await self._handle.stand_by.remote()
+        return pid
+
+    async def taken(self) -> None:
+        """Pends while it stands by; raises within milliseconds of its death."""
+        await self._handle.taken.remote()
+
+    async def become(self, config: Any) -> None:
+        """Be this Nova."""
+        await self._handle.become.remote(config)
+
     async def drain(self, limit_s: float) -> None:
         """Ask a Nova to end what it has in hand."""
         await self._handle.drain.remote(limit_s)

@@ -13,26 +13,49 @@ from novawf.workflow.nova import NovaConfig, NovaRuntime
 class NovaActor:
     """One life of one Nova. `join` pends for as long as it works: that call is the watch."""
 
-    def __init__(self, config: NovaConfig) -> None:
-        self._config = config
-        self._runtime = NovaRuntime(config, LimiterHandle())
+    def __init__(self, config: NovaConfig | None = None) -> None:
+        self._runtime: NovaRuntime | None = None
+        self._named = asyncio.Event()
         self._started = asyncio.Event()
+        if config is not None:
+            self._take(config)
 
     def __repr__(self) -> str:
-        return self._config.name
+        return "spare" if self._runtime is None else self._runtime.config.name
+
+    def _nova(self) -> NovaRuntime:
+        if self._runtime is None:
+            raise RuntimeError("this actor is a spare: it has no name yet")
+        return self._runtime
+
+    def _take(self, config: NovaConfig) -> None:
+        self._runtime = NovaRuntime(config, LimiterHandle())
+        self._named.set()
+
+    async def stand_by(self) -> int:
+        """Ready to become any Nova; answers its pid."""
+        return os.getpid()
+
+    async def taken(self) -> None:
+        """Pends until it is a Nova: that call is the watch of one that stands by."""
+        await self._named.wait()
+
+    async def become(self, config: NovaConfig) -> None:
+        """Be this Nova from now on."""
+        self._take(config)
 
     async def start(self) -> dict[str, Any]:
         """Take the identity; answers pid and epoch."""
-        epoch = await self._runtime.start()
+        epoch = await self._nova().start()
         self._started.set()
         return {"pid": os.getpid(), "epoch": epoch}
 
     async def join(self) -> str:
         """Work until drained; answers why it ended."""
         await self._started.wait()
-        return await self._runtime.run()
+        return await self._nova().run()
 
     async def drain(self, limit_s: float) -> None:
         """Take nothing new; end or hand back what is in hand within `limit_s`."""
-        if self._started.is_set():  # otherwise it has nothing in hand
+        if self._runtime is not None and self._started.is_set():  # else it has nothing in hand
             self._runtime.drain(limit_s)

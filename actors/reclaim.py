@@ -37,11 +37,17 @@ class Reclaim:
     """Frees tasks that nobody works on any more."""
 
     def __init__(
-        self, redis: Any, queue: TaskQueue, keeper: KeeperClient, announce: Callable[..., None]
+        self,
+        redis: Any,
+        queue: TaskQueue,
+        keeper: KeeperClient,
+        poison_after: int,
+        announce: Callable[..., None],
     ) -> None:
         self.redis = redis
         self.queue = queue
         self.keeper = keeper
+        self.poison_after = poison_after
         self.announce = announce
         self._store_back_s = monotonic_s()
         self._asleep_ms = self._slept_ms()
@@ -89,8 +95,15 @@ class Reclaim:
         if not gone:
             self.announce("waiting_for_lease", nova=nova)
             return
-        for released in await self.queue.release_owner(nova, cause, epoch=epoch):
-            self.announce("task_released", task=released.task_id, nova=nova, status=released.status)
+        for released in await self.queue.release_owner(
+            nova, cause, epoch=epoch, poison_after=self.poison_after
+        ):
+            if released.outcome == "quarantined":
+                self.announce("task_quarantined", task=released.task_id, nova=nova, cause=cause)
+            else:
+                self.announce(
+                    "task_released", task=released.task_id, nova=nova, status=released.status
+                )
         await self.redis.lpush(keys.WAKE_ANY, "1")  # a wake token may have died with the Nova
 
     async def _of_silent(self, task_id: str, state: TaskState) -> None:

@@ -41,7 +41,6 @@ class Roster:
         self.environment = environment
         self.archive_dir = settings.tasks.archive_dir or settings.fleet.home / "archive"
         self.work = _work_settings(settings.work, until_idle)
-        self._slots: dict[str, int] = {}
 
     def children(self, novas: Sequence[str]) -> list[Child]:
         """All that a fleet begins with, in the order of their start. Raises InvalidConfig."""
@@ -60,9 +59,7 @@ class Roster:
         return children
 
     def nova(self, name: str) -> Child:
-        """A Nova; its Ray name is the lowest slot that is free (decision 005)."""
-        taken = set(self._slots.values())
-        slot = self._slots[name] = next(i for i in range(len(taken) + 1) if i not in taken)
+        """A Nova; Ray's name for it is the slot that it gets (decision 005)."""
         settings, report = self.settings, self.report
         config = NovaConfig(
             name=name,
@@ -84,7 +81,7 @@ class Roster:
             archive_dir=self.archive_dir,
         )
         spec = ChildSpec(name, shutdown_s=settings.supervision.shutdown_s)
-        return Child(spec, "nova", f"nova-{slot:02d}", NovaActor, (config,))
+        return Child(spec, "nova", "", NovaActor, (config,))
 
     def streams(self, novas: Sequence[str]) -> Child:
         """The reader of the streams, of these Novas and the fleet."""
@@ -94,10 +91,6 @@ class Roster:
             self.archive_dir, self.ground.log_dir,
         )  # fmt: skip
         return self._shared("streams", StreamsActor, config, self.report.clock_offset_ms)
-
-    def forget(self, name: str) -> None:
-        """A Nova has left: its slot is free."""
-        self._slots.pop(name, None)
 
     def _shared(self, name: str, actor_class: type, *args: Any) -> Child:
         spec = ChildSpec(name, shutdown_s=self.settings.supervision.shutdown_s)

@@ -47,7 +47,7 @@ MEANINGS: Mapping[str, str] = {
     "then doubling.",
     "supervision.backoff_cap_s": "Longest pause before a restart.",
     "supervision.healthy_after_s": "A child that was ready for so long begins at no pause again.",
-    "supervision.spares": "Standby Novas.",
+    "supervision.spares": "Standby Novas: they take over a dead one's name at once.",
     "supervision.poison_after": "Novas that one task may kill before it is quarantined.",
     "supervision.shutdown_s": "Time that a child gets to stop.",
     "safety.refresh_s": "How often the safety verdict is renewed.",
@@ -76,8 +76,6 @@ MEANINGS: Mapping[str, str] = {
 NOT_YET = frozenset(
     {
         "limits.breaker_failures",
-        "supervision.spares",
-        "supervision.poison_after",
         "supervision.shutdown_s",
         "ray.address",
         "personality.NAME.work_style",

@@ -219,6 +219,7 @@ _SENTENCES: Final[Mapping[str, tuple[str, ...]]] = {
     "child_backing_off": ("{child} waits before it starts again: {cause}",),
     "child_quarantined": ("{child} is quarantined: {cause}",),
     "task_released": ("{task} is {status} again: {nova} lost it",),
+    "task_quarantined": ("{task} is quarantined: it ended several Novas, the last {nova}",),
     "lease_expired": ("{task} is free again: the lease of {nova} ran out",),
     "waiting_for_lease": (
         "{nova}'s task waits for its lease to run out: its processes may still run",

@@ -132,6 +132,12 @@ async def submit(
     spec = validated({name: value for name, value in fields.items() if value is not None})
     async with call.fleet() as fleet:
         task_id = await fleet.submit(spec)
+        known = [] if spec.nova is None else await fleet.nova_names()
+        if known and spec.nova not in known:
+            call.out.note(
+                f"note: the fleet has no Nova {spec.nova} now (it has {', '.join(known)}); "
+                "the task waits for one"
+            )
         if wait:
             return await _wait(call, fleet, task_id)
     call.out.show({"task_id": task_id}, task_id)

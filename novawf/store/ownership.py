@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from novawf.errors import CorruptState, StoreInUse
 from novawf.store import keys
@@ -75,19 +75,21 @@ class Ownership:
     async def take(self, is_dead: Callable[[Owner], bool]) -> Taken:
         """Become the owner. Raises StoreInUse, which names the one there is.
 
-        `is_dead` tells whether that one is known to be gone: then its lease is not waited for.
+        `is_dead` tells whether that one is known to be gone: then its lease is not waited for, and
+        what it had in hand is free at once, however long ago it fell silent.
         """
-        code, said = await self._own("take")
+        client: Any = self.redis
+        before = await client.hget(keys.FLEET_OWNER, "about")
+        dead = ""
+        if before and (other := Owner.from_json(before)).run_id != self.owner.run_id:
+            dead = other.run_id if is_dead(other) else ""
+        code, said = await self._own("take", dead)
         if code == 0:
             other = Owner.from_json(said)
-            if not is_dead(other):
-                raise StoreInUse(
-                    f"the store belongs to the fleet of {other.home} on {other.host} (pid "
-                    f"{other.pid}): stop that one first, or give this fleet a store of its own"
-                )
-            code, said = await self._own("take", other.run_id)
-            if code == 0:  # a third one was quicker
-                raise StoreInUse("another supervisor is taking the store in this moment")
+            raise StoreInUse(
+                f"the store belongs to the fleet of {other.home} on {other.host} (pid "
+                f"{other.pid}): stop that one first, or give this fleet a store of its own"
+            )
         return said  # type: ignore[return-value] # the script's words
 
     async def renew(self) -> bool:

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class SupervisionSettings(BaseModel):
     """`[supervision]`: restart intensity, back-off and the time a child gets to stop.
 
-    `spares` (standby Novas) and `poison_after` (Novas a task may kill before the task is
-    quarantined) are read by the fleet and by the queue; nothing in this package acts on them.
+    `spares` (standby Novas) is read by the fleet, `poison_after` (Novas a task may kill before the
+    task is quarantined) by the queue; nothing in this package acts on them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -21,7 +21,7 @@ class SupervisionSettings(BaseModel):
     backoff_base_s: float = Field(default=0.5, gt=0, allow_inf_nan=False)
     backoff_cap_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     healthy_after_s: float = Field(default=1800.0, gt=0, allow_inf_nan=False)
-    spares: int = Field(default=0, ge=0)
+    spares: int = Field(default=0, ge=0, le=100)
     poison_after: int = Field(default=3, ge=1)
     shutdown_s: float = Field(default=8.0, ge=0, allow_inf_nan=False)
 

@@ -82,6 +82,8 @@ class Outcome(StrEnum):
     AWAITING_APPROVAL = "awaiting_approval"
     NOT_ACCEPTED = "not_accepted"
     DEADLINE = "deadline"
+    QUARANTINED = "quarantined"
+    """It ended several Novas: a person has to look at it."""
 
 
 class WorkType(StrEnum):

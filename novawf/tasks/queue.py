@@ -49,6 +49,8 @@ class Released(NamedTuple):
     task_id: str
     owner: str
     status: str
+    outcome: str = ""
+    """Why it is blocked; empty when it is pending again."""
 
 
 class TaskQueue:
@@ -246,20 +248,29 @@ class TaskQueue:
         return blocked
 
     async def release_owner(
-        self, nova: str, cause: str, *, epoch: int | None = None
+        self, nova: str, cause: str, *, epoch: int | None = None, poison_after: int = 0
     ) -> list[Released]:
         """Free what a dead Nova held; call it only once its processes are known to be gone.
 
         `epoch`: only what that one life of it held; other lives' processes may still be there.
+        `poison_after`: a task that was its only one, and has been that for so many Novas that died,
+        is blocked, quarantined; 0 where the death was nobody's fault. Of several tasks (a series)
+        nobody knows which one it was, if any.
         """
-        released = []
+        held = []
         for task_id in await self.redis.zrange(keys.LEASES, 0, -1):
             state = await self._state(task_id)
             if state is None or state.status != "in_progress" or state.owner != nova:
                 continue
             if epoch is None or state.nova_epoch == epoch:
-                with _alone(task_id):
-                    released += await self._release(task_id, state, cause, only_expired=False)
+                held.append((task_id, state))
+        released = []
+        for task_id, state in held:
+            with _alone(task_id):
+                released += await self._release(
+                    task_id, state, cause, only_expired=False,
+                    poison_after=poison_after if len(held) == 1 else 0,
+                )  # fmt: skip
         return released
 
     async def release_all(self, cause: str) -> list[Released]:
@@ -308,11 +319,17 @@ class TaskQueue:
         return await self._release(task_id, state, "lease expired", only_expired=True)
 
     async def _release(
-        self, task_id: str, state: TaskState, cause: str, *, only_expired: bool
+        self,
+        task_id: str,
+        state: TaskState,
+        cause: str,
+        *,
+        only_expired: bool,
+        poison_after: int = 0,
     ) -> list[Released]:
         _, spec = await self._load(task_id)
         owner = state.owner or ids.FLEET
-        code, status = await _RELEASE(
+        code, status, outcome = await _RELEASE(
             self.redis,
             (
                 keys.TASK_STATE, keys.TASK_COUNTS, keys.READY, keys.PINNED, keys.LEASES,
@@ -321,14 +338,14 @@ class TaskQueue:
             ),
             (
                 *self._now(), task_id, state.epoch, one_line(cause), "1" if only_expired else "0",
-                *_headline(spec),
+                *_headline(spec), str(poison_after),
             ),
         )  # fmt: skip
         if code == 0:
             return []
         if status == "blocked":
             await self.sweep_cascade()
-        return [Released(task_id, owner, status)]
+        return [Released(task_id, owner, status, outcome)]
 
     async def _dependents(self, task_id: str) -> list[str]:
         listed = await self.redis.hget(keys.DEPENDENTS, task_id)

@@ -182,3 +182,20 @@ def test_recovery_is_seconds_not_minutes(fleet: FleetProcess, tmp_path: Path) ->
     os.kill(fleet.nova("torch")["pid"], signal.SIGKILL)
     # Loose on purpose: tests/bench recovery measures how fast it is.
     assert seconds_until(lambda: len(starts(noted)) == 2, 30) < 15
+
+
+def test_a_task_that_ends_its_novas_is_quarantined_and_they_live_on(
+    fleet: FleetProcess, tmp_path: Path
+) -> None:
+    noted = tmp_path / "starts"
+    task_id = fleet.submit(argv=slow_command(noted, 60), nova="helix", retries=10)
+    for count in (1, 2, 3):
+        wait_until(lambda count=count: len(starts(noted)) == count, 30)
+        os.kill(fleet.nova("helix")["pid"], signal.SIGKILL)
+    task = fleet.ended(task_id)
+    assert (task["status"], task["outcome"], task["attempts"]) == ("blocked", "quarantined", 3)
+    why = fleet.json("why", task_id)
+    assert why["reason"] == "quarantined"
+    assert f"novawf retry {task_id}" in why["released_by"]
+    assert fleet.ended(fleet.submit(argv=["true"], nova="helix"))["status"] == "completed"
+    assert len(starts(noted)) == 3

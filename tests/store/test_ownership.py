@@ -76,6 +76,15 @@ async def test_a_silent_owner_is_replaced_after_its_lease_and_hears_of_it(
     assert await second.renew()
 
 
+async def test_an_owner_known_to_be_dead_is_dead_however_long_it_was_silent(
+    first: Ownership, second: Ownership, clock: ManualClock
+) -> None:
+    """Then nothing of it can be at work, and its tasks need not wait for their leases."""
+    await first.take(lives)
+    clock.advance(100 * LEASE_MS)
+    assert await second.take(is_dead) == "dead"
+
+
 async def test_renewing_keeps_it(first: Ownership, second: Ownership, clock: ManualClock) -> None:
     await first.take(lives)
     await first.renew()

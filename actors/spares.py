@@ -1,0 +1,168 @@
+"""Standby Novas: actors that are ready and have no name yet.
+
+Ray cannot rename an actor, so its name is a slot (decision 005); a Nova's identity is an epoch in
+the store. A spare takes over a dead Nova's by taking that, which needs no process to start. Taken
+spares are replaced in the background, never while somebody waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from actors.child import Child
+from actors.handles import ActorHandle, create
+from actors.nova import NovaActor
+from novawf.ids import unit_random
+from novawf.supervision.backoff import delay_s
+from novawf.supervision.config import SupervisionSettings
+
+log = logging.getLogger("novawf.actors")
+
+
+class Slots:
+    """Names of actors that Novas live in: `nova-00` and so on, each used by one life at a time."""
+
+    def __init__(self) -> None:
+        self._free: deque[str] = deque()
+        self._made = 0
+
+    def take(self) -> str:
+        """A name that nobody uses; the one that has been free for longest, or a new one."""
+        if self._free:
+            return self._free.popleft()
+        self._made += 1
+        return f"nova-{self._made - 1:02d}"
+
+    def release(self, name: str) -> None:
+        """The actor of this name is gone."""
+        self._free.append(name)
+
+
+@dataclass(slots=True)
+class _Spare:
+    actor: ActorHandle
+    pid: int
+
+
+class Spares:
+    """Keeps `settings.spares` actors ready."""
+
+    def __init__(
+        self,
+        settings: SupervisionSettings,
+        *,
+        born: Callable[[int], None],
+        gone: Callable[[int], None],
+        announce: Callable[..., None],
+    ) -> None:
+        self.settings = settings
+        self.slots = Slots()
+        self.born = born
+        self.gone = gone
+        self.announce = announce
+        self._ready: deque[_Spare] = deque()
+        self._watches: set[asyncio.Task[None]] = set()
+        self._wanted = asyncio.Event()
+        self._failures = 0
+
+    @property
+    def ready(self) -> int:
+        """How many stand by."""
+        return len(self._ready)
+
+    async def run(self, children: Iterable[Child]) -> None:
+        """Fill the pool, and fill it again, for ever; first when all these children have started:
+        what stands by must not hold up what works."""
+        for child in children:
+            await child.settled.wait()
+        while True:
+            while len(self._ready) < self.settings.spares:
+                try:
+                    await self._make()
+                except Exception as error:
+                    # One that cannot be made must not become a storm of attempts.
+                    self._failures += 1
+                    pause_s = delay_s(
+                        self._failures, self.settings.backoff_base_s, self.settings.backoff_cap_s,
+                        unit_random(),
+                    )  # fmt: skip
+                    log.warning("no spare: %s; again in %.1f s", error, pause_s)
+                    await asyncio.sleep(pause_s)
+                else:
+                    self._failures = 0
+            self._wanted.clear()
+            await self._wanted.wait()
+
+    async def make(self, child: Child) -> ActorHandle:
+        """A process for a child; a spare takes over a Nova at once."""
+        if child.kind != "nova":
+            return await create(child.actor_name, child.actor_class, *child.args)
+        while self._ready:
+            spare = self._ready.popleft().actor  # the one that has stood by for longest
+            self._wanted.set()
+            try:
+                await spare.become(*child.args)
+            except Exception as error:
+                log.warning("a spare could not become %s: %s", child.spec.id, error)
+                spare.kill()
+                self.slots.release(spare.name)
+            else:
+                return spare
+        name = self.slots.take()
+        try:
+            return await create(name, child.actor_class, *child.args)
+        except BaseException:
+            self.slots.release(name)
+            raise
+
+    def free(self, child: Child, actor: ActorHandle) -> None:
+        """That process of the child is gone, or about to be."""
+        if child.kind == "nova":
+            self.slots.release(actor.name)
+
+    def close(self) -> None:
+        """End those that stand by."""
+        for watch in self._watches:
+            watch.cancel()
+        for spare in self._ready:
+            spare.actor.kill()
+        self._ready.clear()
+
+    async def _make(self) -> None:
+        name = self.slots.take()
+        actor: ActorHandle | None = None
+        try:
+            actor = await create(name, NovaActor)
+            spare = _Spare(actor, await actor.stand_by())
+        except BaseException:
+            if actor is not None:
+                actor.kill()
+            self.slots.release(name)
+            raise
+        self.born(spare.pid)
+        self._ready.append(spare)
+        watch = asyncio.create_task(self._watch(spare))
+        self._watches.add(watch)
+        watch.add_done_callback(self._watches.discard)
+
+    async def _watch(self, spare: _Spare) -> None:
+        """A spare that dies is replaced; one that was taken is its child's concern."""
+        error: Any = None
+        try:
+            await spare.actor.taken()
+            return
+        except Exception as died:
+            error = died
+        if spare in self._ready:
+            self._ready.remove(spare)
+            self.gone(spare.pid)
+            self.slots.release(spare.actor.name)
+            self.announce("spare_died", pid=spare.pid)
+            log.warning("a spare died: %s", error)
+            self._failures += 1
+            self._wanted.set()
