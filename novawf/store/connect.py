@@ -11,6 +11,7 @@ the command line need.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -145,7 +146,7 @@ def connect(
     what others wrote, which need not be UTF-8. Where all `max_connections` are in use a `patient`
     client waits for one; another raises. `name` is shown by CLIENT LIST.
     """
-    from redis.asyncio import BlockingConnectionPool, Redis  # noqa: PLC0415 - see the module's docstring
+    from redis.asyncio import ConnectionPool, Redis  # noqa: PLC0415 - see the module's docstring
     from redis.asyncio.retry import Retry  # noqa: PLC0415
     from redis.backoff import NoBackoff  # noqa: PLC0415
 
@@ -156,9 +157,9 @@ def connect(
     base = pool.connection_class
     pool.connection_class = type(base.__name__, (_CancellableSending, base), {})
     if patient:
-        client.connection_pool = BlockingConnectionPool(
+        pool_class: Any = type("PatientPool", (_Patience, ConnectionPool), {})
+        client.connection_pool = pool_class(
             max_connections=max_connections,
-            timeout=None,
             connection_class=pool.connection_class,
             **pool.connection_kwargs,
         )
@@ -180,6 +181,48 @@ def connect_sync(
 
     options = _options(address.with_password(password), block_s, max_connections, name)
     return Redis(retry=Retry(NoBackoff(), 0), **options)
+
+
+class _Patience:
+    """Laid over redis-py's pool: who finds all connections in use waits for one.
+
+    redis-py's own `BlockingConnectionPool` takes a lock and a timer for every command, which costs
+    a submission 0.2 ms; this costs those who need not wait nothing.
+    """
+
+    def __init__(self: Any, **options: Any) -> None:
+        super().__init__(**options)
+        self._patient: deque[asyncio.Future[None]] = deque()
+
+    async def get_connection(self: Any, *args: Any, **options: Any) -> Any:
+        """A connection, when there is one."""
+        if not self.can_get_connection():
+            import asyncio  # noqa: PLC0415 - see the module's docstring
+
+            while not self.can_get_connection():
+                turn = asyncio.get_running_loop().create_future()
+                self._patient.append(turn)
+                try:
+                    await turn
+                except BaseException:
+                    if turn.done() and not turn.cancelled():
+                        self._next()  # its turn had come: somebody else's now
+                    raise
+        return await super().get_connection(*args, **options)  # type: ignore[misc]
+
+    async def release(self: Any, connection: Any) -> None:
+        """Give a connection back."""
+        try:
+            await super().release(connection)  # type: ignore[misc]
+        finally:
+            self._next()
+
+    def _next(self: Any) -> None:
+        while self._patient:
+            turn = self._patient.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
 
 
 class _CancellableSending:
