@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -32,8 +33,12 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetProcess]:
 def spares(fleet: FleetProcess) -> set[int]:
     """Pids of actors that are ready and nobody's."""
     named = {nova["pid"] for nova in fleet.status()["novas"]}
-    below = psutil.Process(fleet.pid).children(recursive=True)
-    return {p.pid for p in below if "NovaActor" in " ".join(p.cmdline()) and p.pid not in named}
+    found = set()
+    for process in psutil.Process(fleet.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "NovaActor" in " ".join(process.cmdline()) and process.pid not in named:
+                found.add(process.pid)
+    return found
 
 
 def test_a_spare_becomes_the_dead_nova_and_another_stands_by(
