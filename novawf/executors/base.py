@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 Cause = Literal[
-    "", "failed", "timeout", "deadline", "cancelled", "crash", "not_found", "not_accepted", "lost"
+    "", "failed", "timeout", "deadline", "hung", "limit", "cancelled", "crash", "not_found",
+    "not_accepted", "lost",
 ]  # fmt: skip
 """Why work did not succeed; empty when it did.
 
 * ``failed``: it ran and said so (exit code, exception).
 * ``timeout``: it exceeded `Work.timeout_s`; its tree was ended.
+* ``hung``: it wrote nothing for `[executors] silence_s`; its tree was ended.
+* ``limit``: it used more than it may (`[executors.limits]`); its tree was ended.
 * ``cancelled``: the cancel event was set; its tree was ended.
 * ``crash``: it died of a signal that we did not send, or its worker process went away.
 * ``not_found``: the program, module or function does not exist or cannot be loaded.

@@ -37,12 +37,13 @@ class CommandExecutor:
             ended = await until_end(kept, cancel, self._settings.grace_s)
         except ExecutorLost as error:
             return Outcome(ok=False, cause="lost", error=str(error))
-        return outcome_of(ended, work.timeout_s)
+        return outcome_of(ended, work.timeout_s, self._settings)
 
     async def close(self) -> None:
         """Nothing is kept warm."""
 
     def _request(self, work: Work) -> SpawnRequest:
+        limits = self._settings.limits
         env = {
             **self._env,
             **(work.env or {}),
@@ -58,6 +59,9 @@ class CommandExecutor:
             log_path=work.log_path,
             cwd=work.cwd,
             timeout_s=work.timeout_s,
+            silence_s=self._settings.silence_s or None,
+            output_bytes=None if limits.output_mb is None else limits.output_mb << 20,
+            rlimits=limits.rlimits(),
             grace_s=self._settings.grace_s,
             head_bytes=self._settings.head_bytes,
             tail_bytes=self._settings.tail_bytes,
@@ -83,9 +87,9 @@ async def until_end(kept: Kept, cancel: asyncio.Event, grace_s: float) -> ExitRe
         cancelled.cancel()
 
 
-def outcome_of(ended: ExitReport, timeout_s: float | None) -> Outcome:
+def outcome_of(ended: ExitReport, timeout_s: float | None, settings: ExecutorSettings) -> Outcome:
     """What a keeper's report means for the task."""
-    cause, error = _verdict(ended, timeout_s)
+    cause, error = _verdict(ended, timeout_s, settings)
     return Outcome(
         ok=not cause,
         cause=cause,
@@ -98,14 +102,27 @@ def outcome_of(ended: ExitReport, timeout_s: float | None) -> Outcome:
     )
 
 
-def _verdict(ended: ExitReport, timeout_s: float | None) -> tuple[Cause, str]:
+_OF_LIMITS = {
+    signal.SIGXCPU: "the limit of processor time",
+    signal.SIGXFSZ: "the limit of a file's size",
+}
+"""Signals by which the kernel says that a limit was exceeded."""
+
+
+def _verdict(
+    ended: ExitReport, timeout_s: float | None, settings: ExecutorSettings
+) -> tuple[Cause, str]:
     if ended.reason == "exited":
         if ended.exit_code is None:
+            if ended.signal in _OF_LIMITS:
+                return "limit", f"exceeded {_OF_LIMITS[signal.Signals(ended.signal)]} and was ended"
             return "crash", f"died of {signal_name(ended.signal)}"
         return ("failed", f"exit code {ended.exit_code}") if ended.exit_code else ("", "")
     limit = "its limit" if timeout_s is None else f"{timeout_s:g} s"
     verdicts: dict[Reason, tuple[Cause, str]] = {
         "timeout": ("timeout", f"exceeded {limit} and was ended"),
+        "silent": ("hung", f"wrote nothing for {settings.silence_s:g} s and was ended"),
+        "output": ("limit", f"wrote more than {settings.limits.output_mb} MB and was ended"),
         "cancelled": ("cancelled", "cancelled and ended"),
         "exec_failed": ("not_found", f"cannot start {ended.error}"),
         "orphaned": ("lost", "the keeper server went away, and the command with it"),

@@ -28,7 +28,9 @@ READY_WITHIN_S = 15.0
 STARTED_WITHIN_S = 30.0
 SOCKET_PATH_BYTES = 107
 
-Reason = Literal["exited", "timeout", "cancelled", "orphaned", "exec_failed"]
+Reason = Literal["exited", "timeout", "silent", "output", "cancelled", "orphaned", "exec_failed"]
+"""Why it ended: by itself, after `timeout_s`, after `silence_s` without output, after more output
+than `output_bytes`, by order, because its Nova or the server went away, or it never began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,12 @@ class SpawnRequest:
     cwd: str | None = None
     label: str = ""
     timeout_s: float | None = None
+    silence_s: float | None = None
+    """Ended when it writes nothing for so long."""
+    output_bytes: int | None = None
+    """Ended when it writes more than this."""
+    rlimits: Mapping[str, int] = field(default_factory=dict)
+    """Name in `resource` → soft and hard limit of the command's processes."""
     grace_s: float = 2.0
     head_bytes: int = 256 << 10
     tail_bytes: int = 256 << 10
@@ -184,6 +192,9 @@ class KeeperClient:
                 "log_path": request.log_path,
                 "cwd": request.cwd,
                 "timeout_s": request.timeout_s,
+                "silence_s": request.silence_s,
+                "output_bytes": request.output_bytes,
+                "rlimits": dict(request.rlimits),
                 "grace_s": request.grace_s,
                 "head_bytes": request.head_bytes,
                 "tail_bytes": request.tail_bytes,

@@ -16,8 +16,6 @@ Orders from the client: ``{"op": "kill", "grace_s": s}``. Not here: who may run 
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import select
 import signal
@@ -26,10 +24,10 @@ import socket
 # Fleet time is of no use here, and novawf.clock would cost each keeper 2 MB of imports.
 from time import monotonic  # noqa: TID251
 
+from novawf.processes.becoming import become_command
 from novawf.processes.output import BoundedLog
 from novawf.processes.tree import (
     PR_SET_NAME,
-    PR_SET_PDEATHSIG,
     become_subreaper,
     prctl,
     signal_descendants,
@@ -38,7 +36,7 @@ from novawf.processes.wire import Decoder, FrameError, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any
 
 READ_BYTES = 1 << 16
 DRAIN_BYTES = 4 << 20  # after the tree is gone: a stranger who holds the pipe cannot keep us
@@ -46,11 +44,6 @@ REPORT_EVERY_S = 1.0
 KILL_ROUNDS = 8  # at once, to outrun what forks while it dies; then every KILL_AGAIN_S
 KILL_AGAIN_S = 0.01
 KILL_AGAIN_MAX_S = 0.2  # a process in uninterruptible sleep takes its time; do not spin for it
-
-_RESET_SIGNALS = (
-    *(signal.SIGTERM, signal.SIGCHLD),  # ours
-    *(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT),  # Python's; commands expect the defaults
-)
 
 # Stages of a run, in order; none is ever left backwards.
 RUNNING, INTERRUPTED, TERMINATING, KILLING = range(4)
@@ -65,8 +58,8 @@ def keep(
 ) -> None:
     """Run `order` to its end. Returns when the tree is gone and the report is delivered.
 
-    `order` has argv, cwd, env, stamp, log_path, timeout_s, grace_s, head_bytes, tail_bytes; `fds`
-    become the command's descriptors 3, 4 …; `decoder` has read the order, and `early` behind it.
+    `order` is a `keeper.SpawnRequest`; `fds` become the command's descriptors 3, 4 …; `decoder` has
+    read the order, and `early` behind it.
     """
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
@@ -113,6 +106,9 @@ class _Run:
         self._duration_s = 0.0
         timeout_s = order.get("timeout_s")
         self._timeout_at = None if timeout_s is None else self._started_at + timeout_s
+        self._silence_s: float | None = order.get("silence_s") or None
+        self._output_at = self._started_at
+        self._most_output: int | None = order.get("output_bytes")
         self._output_fd = -1
         self._exec_fd = -1
         self._reported_at = self._started_at
@@ -125,7 +121,7 @@ class _Run:
         keeper = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
-            _become_command(self._order, keeper, output_write, exec_write, fds)
+            become_command(self._order, keeper, output_write, exec_write, fds)
         for fd in (output_write, exec_write, *fds):
             os.close(fd)
         os.set_blocking(self._output_fd, False)
@@ -220,6 +216,10 @@ class _Run:
             return False
         self._log.write(data)
         self._unreported = True
+        self._output_at = monotonic()
+        if self._most_output is not None and self._log.written_bytes > self._most_output:
+            self._most_output = None
+            self._end("output", self._grace_s)
         return True
 
     def _executed(self) -> None:
@@ -254,6 +254,8 @@ class _Run:
             self._terminate(now)  # the command ended the run; what it left behind follows it
         elif self._stage == RUNNING and self._timeout_at is not None and now >= self._timeout_at:
             self._end("timeout", self._grace_s)
+        elif self._stage == RUNNING and self._silence_due(now):
+            self._end("silent", self._grace_s)
         elif self._escalate_at is not None and now >= self._escalate_at:
             if self._stage == INTERRUPTED:
                 self._terminate(now)
@@ -302,11 +304,24 @@ class _Run:
         self._kill_again_s = min(self._kill_again_s * 2, KILL_AGAIN_MAX_S)
 
     def _wait_ms(self) -> float | None:
-        times = [at for at in (self._escalate_at, self._timeout_due(), self._report_due()) if at]
+        due = (self._escalate_at, self._timeout_due(), self._silent_at(), self._report_due())
+        times = [at for at in due if at]
         return max(0.0, min(times) - monotonic()) * 1000 + 1 if times else None
 
     def _timeout_due(self) -> float | None:
         return self._timeout_at if self._stage == RUNNING else None
+
+    def _silent_at(self) -> float | None:
+        if self._silence_s is None or self._stage != RUNNING:
+            return None
+        return self._output_at + self._silence_s
+
+    def _silence_due(self, now: float) -> bool:
+        """What it wrote and nobody read yet is output too: this keeper may have been stopped."""
+        at = self._silent_at()
+        if at is None or now < at or self._output_fd < 0:
+            return False
+        return not self._pump()
 
     def _report_due(self) -> float | None:
         return self._reported_at + REPORT_EVERY_S if self._unreported else None
@@ -335,76 +350,3 @@ class _Run:
         self._outgoing = self._outgoing[sent:]
         events = select.POLLIN | (select.POLLOUT if self._outgoing else 0)
         self._poll.modify(self._control, events)
-
-
-def _become_command(
-    order: dict[str, Any], keeper: int, output_fd: int, exec_fd: int, fds: list[int]
-) -> NoReturn:
-    """In the forked child: become the command, or say on `exec_fd` what stood in the way."""
-    argv, cwd = order["argv"], order.get("cwd")
-    subject = argv[0]
-    try:
-        os.setsid()
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != keeper:  # it died before we could ask to follow it
-            os._exit(127)
-        exec_fd = _place_descriptors(output_fd, exec_fd, fds)
-        signal.set_wakeup_fd(-1)
-        for signum in _RESET_SIGNALS:
-            signal.signal(signum, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        env = {_bytes(name): _bytes(value) for name, value in order["env"].items()}
-        env[b"NOVAWF_KEEPER"] = _bytes(order["stamp"])
-        if cwd is not None:
-            subject = f"{argv[0]} in {cwd}"
-            os.chdir(_bytes(cwd))
-            subject = argv[0]
-        _execute([_bytes(word) for word in argv], env)
-    except OSError as error:
-        number = error.errno or errno.EIO
-        name = errno.errorcode.get(number, str(number))
-        os.write(exec_fd, f"{subject}: {os.strerror(number)} ({name})".encode("utf-8", "replace"))
-    except Exception as error:  # a NUL byte in an argument, and the like
-        os.write(exec_fd, f"{subject}: {error}".encode("utf-8", "replace"))
-    finally:
-        os._exit(127)
-
-
-def _execute(argv: list[bytes], env: dict[bytes, bytes]) -> NoReturn:
-    """execvpe(3), which in Python would import `warnings` here, for 1.5 ms a command."""
-    candidates = [argv[0]]
-    if b"/" not in argv[0]:
-        folders = env.get(b"PATH", os.defpath.encode()).split(b":")
-        candidates = [folder + b"/" + argv[0] for folder in folders]
-    failure: OSError = FileNotFoundError(errno.ENOENT, "")
-    for path in candidates:
-        try:
-            os.execve(path, argv, env)  # noqa: S606 - what we are for
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:  # found and refused: says more than "not found" elsewhere
-            failure = error
-    raise failure
-
-
-def _place_descriptors(output_fd: int, exec_fd: int, fds: list[int]) -> int:
-    """stdin from nowhere, stdout and stderr to the pipe, `fds` from 3 on, nothing else.
-
-    Answers where the exec pipe is now; it closes on exec.
-    """
-    end = 3 + len(fds)
-    # Copies beyond `end` first: any of these may sit where another one has to go.
-    exec_fd = fcntl.fcntl(exec_fd, fcntl.F_DUPFD_CLOEXEC, end)
-    sources = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, end) for fd in (output_fd, *fds)]
-    os.dup2(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 0)
-    os.dup2(sources[0], 1)
-    os.dup2(sources[0], 2)
-    for place, source in enumerate(sources[1:], start=3):
-        os.dup2(source, place)
-    os.closerange(end, exec_fd)
-    os.closerange(exec_fd + 1, os.sysconf("SC_OPEN_MAX"))
-    return exec_fd
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

@@ -23,7 +23,7 @@ from novawf.tasks.model import Outcome as TaskOutcome
 _WORK_FIELD = {"command": "argv", "python": "callable", "maintenance": "job"}
 """Executor → the field of a task that holds its work."""
 
-_REFUSALS = ("failed", "timeout", "crash", "not_found")
+_REFUSALS = ("failed", "timeout", "hung", "limit", "crash", "not_found")
 """How a check ends that says no; cancelled and lost are no answer of its own."""
 
 Interruption = Literal["", "cancelled", "handed_back", "stopped", "lost"]

@@ -1,0 +1,114 @@
+"""The forked child of a keeper: it becomes the command, or says what stood in the way.
+
+Runs between fork and exec, so it imports nothing that the keeper server has not imported already
+(a `resource` for limits aside). Not here: the life of the command afterwards (`keeping`).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+
+from novawf.processes.tree import PR_SET_PDEATHSIG, prctl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+_RESET_SIGNALS = (
+    *(signal.SIGTERM, signal.SIGCHLD),  # ours
+    *(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT),  # Python's; commands expect the defaults
+)
+
+
+def become_command(
+    order: dict[str, Any], keeper: int, output_fd: int, exec_fd: int, fds: list[int]
+) -> NoReturn:
+    """In the forked child: become the command, or say on `exec_fd` what stood in the way."""
+    argv, cwd = order["argv"], order.get("cwd")
+    subject = argv[0]
+    try:
+        os.setsid()
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != keeper:  # it died before we could ask to follow it
+            os._exit(127)
+        exec_fd = _place_descriptors(output_fd, exec_fd, fds)
+        signal.set_wakeup_fd(-1)
+        for signum in _RESET_SIGNALS:
+            signal.signal(signum, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        env = {_bytes(name): _bytes(value) for name, value in order["env"].items()}
+        env[b"NOVAWF_KEEPER"] = _bytes(order["stamp"])
+        if order.get("rlimits"):
+            subject = "resource limits"
+            _limit(order["rlimits"])
+            subject = argv[0]
+        if cwd is not None:
+            subject = f"{argv[0]} in {cwd}"
+            os.chdir(_bytes(cwd))
+            subject = argv[0]
+        _execute([_bytes(word) for word in argv], env)
+    except OSError as error:
+        number = error.errno or errno.EIO
+        name = errno.errorcode.get(number, str(number))
+        os.write(exec_fd, f"{subject}: {os.strerror(number)} ({name})".encode("utf-8", "replace"))
+    except Exception as error:  # a NUL byte in an argument, and the like
+        os.write(exec_fd, f"{subject}: {error}".encode("utf-8", "replace"))
+    finally:
+        os._exit(127)
+
+
+def _limit(rlimits: dict[str, int]) -> None:
+    """Set limits, as far as the ones we have ourselves allow."""
+    import resource  # noqa: PLC0415 - most commands have no limits
+
+    for name, value in rlimits.items():
+        kind = getattr(resource, name)
+        hard = resource.getrlimit(kind)[1]
+        # At the hard limit of processor time there is only SIGKILL: leave a second for SIGXCPU.
+        most = value + (kind == resource.RLIMIT_CPU)
+        if hard != resource.RLIM_INFINITY:
+            most = min(most, hard)
+        resource.setrlimit(kind, (min(value, most), most))
+
+
+def _execute(argv: list[bytes], env: dict[bytes, bytes]) -> NoReturn:
+    """execvpe(3), which in Python would import `warnings` here, for 1.5 ms a command."""
+    candidates = [argv[0]]
+    if b"/" not in argv[0]:
+        folders = env.get(b"PATH", os.defpath.encode()).split(b":")
+        candidates = [folder + b"/" + argv[0] for folder in folders]
+    failure: OSError = FileNotFoundError(errno.ENOENT, "")
+    for path in candidates:
+        try:
+            os.execve(path, argv, env)  # noqa: S606 - what we are for
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:  # found and refused: says more than "not found" elsewhere
+            failure = error
+    raise failure
+
+
+def _place_descriptors(output_fd: int, exec_fd: int, fds: list[int]) -> int:
+    """stdin from nowhere, stdout and stderr to the pipe, `fds` from 3 on, nothing else.
+
+    Answers where the exec pipe is now; it closes on exec.
+    """
+    end = 3 + len(fds)
+    # Copies beyond `end` first: any of these may sit where another one has to go.
+    exec_fd = fcntl.fcntl(exec_fd, fcntl.F_DUPFD_CLOEXEC, end)
+    sources = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, end) for fd in (output_fd, *fds)]
+    os.dup2(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 0)
+    os.dup2(sources[0], 1)
+    os.dup2(sources[0], 2)
+    for place, source in enumerate(sources[1:], start=3):
+        os.dup2(source, place)
+    os.closerange(end, exec_fd)
+    os.closerange(exec_fd + 1, os.sysconf("SC_OPEN_MAX"))
+    return exec_fd
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
