@@ -9,18 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from actors.handles import ActorHandle, cause_of
+from actors.handles import ActorHandle, evidence_of
 from novawf.clock import Clock, iso
 from novawf.ids import unit_random
+from novawf.processes.exits import ExitWatch, memory_kills
+from novawf.supervision.causes import COUNTED, Cause, Evidence, cause_of
 from novawf.supervision.child_spec import ChildSpec
 from novawf.supervision.config import SupervisionSettings
 from novawf.supervision.verdict import ExitKind, Quarantine, Restart, RestartState, decide
 from novawf.workflow.identity import ChildKind, ChildRecord, ChildState
 
 log = logging.getLogger("novawf.actors")
+
+BURIED_S = 0.002
+BURIED_TRIES = 10
+"""How often, and at what distance, it is asked how a dead process ended."""
 
 
 @dataclass(slots=True)
@@ -50,6 +56,11 @@ class Child:
     """A person has ended its quarantine."""
     between: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while it has no process: before its first life, between two, after the last."""
+    exit: ExitWatch | None = None
+    ordered: Literal["", "hung", "user"] = ""
+    """Why we ended its process ourselves, where we did."""
+    why: Cause = Cause.ENDED
+    """Why it last ended: the word of `cause`."""
     again: bool = False
     """It ends because it is to be started anew: that is no failure."""
 
@@ -100,7 +111,8 @@ async def supervise(child: Child, watch: Watch) -> None:
     if child.state == "quarantined":  # before this process was begun anew
         await _quarantine(child, watch, child.cause)
     while not child.ending.is_set():
-        exit_kind, cause = await _live(child, watch)
+        exit_kind = await _live(child, watch)
+        cause = child.cause
         if child.ending.is_set():
             break
         if child.again:
@@ -113,6 +125,7 @@ async def supervise(child: Child, watch: Watch) -> None:
             watch.clock.now_ms(),
             watch.settings,
             jitter=unit_random(),
+            counts=child.why in COUNTED,
         )
         if isinstance(verdict, Quarantine):
             await _quarantine(child, watch, f"{cause}; {verdict.reason}")
@@ -130,16 +143,17 @@ async def supervise(child: Child, watch: Watch) -> None:
     await _enter(child, watch, "stopped", child.cause)
 
 
-async def _live(child: Child, watch: Watch) -> tuple[ExitKind, str]:
-    """One life, from creation to its end; answers how it ended."""
+async def _live(child: Child, watch: Watch) -> ExitKind:
+    """One life, from creation to its end; answers how it ended, and leaves why in the child."""
     await _enter(child, watch, "starting", child.cause)
-    started = False
+    started, kills = False, memory_kills()
     child.between.clear()
     try:
         child.actor = await watch.make(child)
         born = await child.actor.start()
         started = True
         child.pid, child.epoch = born["pid"], born.get("epoch", 0)
+        child.exit = ExitWatch(born["pid"], None)
         watch.born(child)
         # Only now, when we know whom to clean up after, may it begin to work.
         joined = asyncio.ensure_future(child.actor.join())
@@ -151,9 +165,11 @@ async def _live(child: Child, watch: Watch) -> tuple[ExitKind, str]:
             joined.cancel()
     except Exception as error:
         # Whatever it was, the child is gone or of no use: the policy decides, we only name it.
-        kind, cause = ExitKind.CRASH, cause_of(error)
+        kind = ExitKind.CRASH
+        child.why, cause = cause_of(await _evidence(child, error, kills))
     else:
-        kind, cause = ExitKind.NORMAL, "ended"
+        kind = ExitKind.NORMAL
+        child.why, cause = Cause.ENDED, "ended"
     finally:
         if child.actor is not None:
             child.actor.kill()
@@ -161,10 +177,32 @@ async def _live(child: Child, watch: Watch) -> tuple[ExitKind, str]:
         child.actor = None  # drop the dead handle: it holds the actor's name
         pid, child.pid = child.pid, None
         child.between.set()
+        child.ordered = ""
+        if child.exit is not None:
+            child.exit.close()
+            child.exit = None
     child.cause = cause
     if started and pid is not None:
         await watch.died(child, pid, child.epoch)
-    return kind, cause
+    return kind
+
+
+async def _evidence(child: Child, error: Exception, kills_before: int) -> Evidence:
+    """What is known of the end; its parent buries a dead process within milliseconds."""
+    evidence = evidence_of(error)
+    ended = None
+    for _ in range(BURIED_TRIES if child.exit is not None and not evidence.error else 0):
+        ended = child.exit.ended() if child.exit is not None else None
+        if ended is not None:
+            break
+        await asyncio.sleep(BURIED_S)
+    return replace(
+        evidence,
+        signal=ended.signal if ended else None,
+        exit_code=ended.code if ended else None,
+        out_of_memory=evidence.out_of_memory or memory_kills() > kills_before,
+        ordered=child.ordered,
+    )
 
 
 async def _enter(child: Child, watch: Watch, state: ChildState, cause: str) -> None:

@@ -281,7 +281,7 @@ class Fleet:
     async def _count_restart(self, child: Child) -> None:
         """Telemetry fails open: a store that is away costs a count, not the restart."""
         try:
-            await count_restart(self.redis, child.spec.id, child.cause or "ended")
+            await count_restart(self.redis, child.spec.id, child.why)
         except (RedisError, OSError) as error:
             log.warning("the restart of %s was not counted: %s", child.spec.id, error)
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayActorError, RayError
 
 from novawf.clock import monotonic_s
+from novawf.errors import Fenced, StoreUnreachable
+from novawf.supervision.causes import Evidence, cause_of
 
 log = logging.getLogger("novawf.actors")
 
@@ -94,14 +96,24 @@ async def create(name: str, actor_class: type, *args: Any) -> ActorHandle:
             return ActorHandle(name, handle)
 
 
-def cause_of(error: BaseException) -> str:
-    """Why an actor ended, in a few words."""
+def evidence_of(error: BaseException) -> Evidence:
+    """What an actor's failed call says of its end."""
     if isinstance(error, RayActorError):
-        return "process died"
+        return Evidence(out_of_memory="OutOfMemory" in type(error).__name__)
     cause = getattr(error, "cause", None)
-    if isinstance(cause, BaseException):
-        return f"{type(cause).__name__}: {cause}".splitlines()[0]
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    if not isinstance(cause, BaseException):
+        cause = error
+    kind: Literal["", "store", "fenced"] = ""
+    if isinstance(cause, Fenced):
+        kind = "fenced"
+    elif isinstance(cause, StoreUnreachable | ConnectionError):
+        kind = "store"
+    return Evidence(error=f"{type(cause).__name__}: {cause}".splitlines()[0], error_kind=kind)
+
+
+def described(error: BaseException) -> str:
+    """Why a call failed, in a few words."""
+    return cause_of(evidence_of(error))[1]
 
 
 class LimiterHandle:
@@ -133,7 +145,7 @@ class LimiterHandle:
             except (RayActorError, ValueError) as error:
                 await self._lost(error, tries)
             except RayError as error:
-                log.warning("permit %s was not released: %s", permit_id, cause_of(error))
+                log.warning("permit %s was not released: %s", permit_id, described(error))
                 return
             else:
                 return
@@ -143,7 +155,7 @@ class LimiterHandle:
         try:
             await self._call("void", permit_id)
         except (RayError, ValueError) as error:
-            log.warning("permit %s was not voided: %s", permit_id, cause_of(error))
+            log.warning("permit %s was not voided: %s", permit_id, described(error))
 
     def _call(self, method: str, *args: Any) -> Awaitable[Any]:
         if self._actor is None:
@@ -161,5 +173,5 @@ class LimiterHandle:
     async def _lost(self, error: Exception, tries: int) -> None:
         self._actor = None
         if tries == 0:
-            log.warning("the limiter is away: %s", cause_of(error))
+            log.warning("the limiter is away: %s", described(error))
         await asyncio.sleep(_LOOK_AGAIN_S[min(tries, len(_LOOK_AGAIN_S) - 1)])

@@ -80,24 +80,28 @@ def decide(
     settings: SupervisionSettings,
     *,
     jitter: float,
+    counts: bool = True,
     strategy: Strategy = Strategy.ONE_FOR_ONE,
     children: Sequence[ChildSpec] = (),
 ) -> tuple[RestartState, Verdict]:
     """What to do now that the child of `spec` ended at `now_ms` (fleet ms).
 
-    `jitter` is uniform in [0, 1). `children` (all children in start order) matters only to the
-    strategies that restart more than the failed one. The intensity counts the moment at which
-    the restart will take place, not the moment of the exit: only then are there never more than
-    `max_restarts` restarts in any period, whatever the back-off.
+    `jitter` is uniform in [0, 1). An end that does not count (`counts`, see `causes.COUNTED`) is
+    followed by the same pauses but never leads to quarantine. `children` (all children in start
+    order) matters only to the strategies that restart more than the failed one. The intensity
+    counts the moment at which the restart will take place, not the moment of the exit: only then
+    are there never more than `max_restarts` restarts in any period, whatever the back-off.
     """
     if exit_kind not in RESTARTED_AFTER[spec.restart]:
         return state, Leave()
     backoff = state.backoff.after_health(now_ms, settings.healthy_after_s)
     after_s = delay_s(backoff.consecutive, settings.backoff_base_s, settings.backoff_cap_s, jitter)
     restart_at_ms = now_ms + round(after_s * 1000)
-    history, exceeded = add_restart(
-        state.history, restart_at_ms, settings.max_restarts, settings.period_s
-    )
+    history, exceeded = state.history, False
+    if counts:
+        history, exceeded = add_restart(
+            state.history, restart_at_ms, settings.max_restarts, settings.period_s
+        )
     if exceeded:
         reason = (
             f"the limit is {len(history)} restart{'' if len(history) == 1 else 's'} within "

@@ -198,9 +198,7 @@ class TestBadInput:
             line = refused("--home", str(tmp_path / "home"), "--metrics-port", str(port))
         assert str(port) in line
 
-    @pytest.mark.parametrize(
-        "flags", [("--ray-address", "auto"), ("--spares", "-1"), ("--momentum", "maybe")]
-    )
+    @pytest.mark.parametrize("flags", [("--ray-address", "auto"), ("--momentum", "maybe")])
     def test_what_is_not_there_yet(self, tmp_path: Path, flags: tuple[str, str]) -> None:
         assert flags[0] in refused("--home", str(tmp_path / "home"), *flags)
 
