@@ -271,7 +271,8 @@ class Fleet:
             restarts=child.restarts,
             **({"cause": child.cause} if child.cause else {}),
         )
-        await self.directory.child(child.spec.id, child.record())
+        if not self._replaced:  # else that name, and its record, are another supervisor's
+            await self.directory.child(child.spec.id, child.record())
         if child.state == "quarantined" and child.spec.id == "safety":
             # Without it no verdict is ever given again: whoever supervises us must act.
             self.announcer.announce("giving_up", cause="the safety orchestrator does not stay up")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _RESET_SIGNALS = (
     *(signal.SIGTERM, signal.SIGCHLD),  # ours
     *(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT),  # Python's; commands expect the defaults
+    *(signal.SIGQUIT, signal.SIGHUP),  # ignored where a fleet was started with nohup or &
 )
 
 

@@ -243,11 +243,12 @@ def check_what_kills_within_series_repeat(world: Field, log: Path) -> None:
         await fleet.resume()
         return ids
 
+    wait_until(world.all_listen, 30, what="the last of those that the storm killed")
     pids = [world.processes()[nova][0] for nova in NOVAS]
     ids = world.ask(submit)
     for kill in range(kills):  # a look at the status first would come too late
         some = number * (kill + 1) // (kills + 2)
-        wait_until(lambda some=some: log.exists() and log.read_text().count(END) >= some, 30)
+        wait_until(lambda some=some: log.exists() and log.read_text().count(END) >= some, 60)
         os.kill(pids[kill], signal.SIGKILL)
     wait_until(lambda: not world.ask(open_tasks), 60, what="the end of the short tasks")
     states = dict(

@@ -30,7 +30,7 @@ async def world(redis: Any, valkey_server: StoreAddress, tmp_path: Path) -> Asyn
 async def reclaim(world: World, tmp_path: Path) -> AsyncIterator[Reclaim]:
     with keeper_server(tmp_path / "run") as server:
         keeper = KeeperClient(server.socket_path)
-        yield Reclaim(world.redis, world.queue, keeper, lambda event, **fields: None)
+        yield Reclaim(world.redis, world.queue, keeper, 3, lambda event, **fields: None)
 
 
 async def in_hand(world: World) -> tuple[Claimant, Claim]:

@@ -103,7 +103,7 @@ class Field:
     def all_listen(self) -> bool:
         """Whether every Nova does, as far as a store within reach can tell."""
         with contextlib.suppress(NovawfError):
-            return all(nova["listening"] for nova in self.novas().values())
+            return all(nova["pid"] and nova["listening"] for nova in self.novas().values())
         return False
 
     def announced(self) -> Counter[str]:
