@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 _CLAIM = load_script("novawf.tasks", "claim", "lib", "claiming")
 _FINISH = load_script("novawf.tasks", "finish", "lib", "claiming")
-_BEAT = load_script("novawf.tasks", "beat", "lib")
+_BEAT = load_script("novawf.tasks", "beat", "lib", "hearing")
+_PULSE = load_script("novawf.tasks", "pulse", "hearing")
 _PROGRESS = load_script("novawf.tasks", "progress", "lib")
 
 
@@ -173,6 +174,10 @@ class Claimant:
             keys.IDENTITY, keys.NOVAS, keys.GATE, keys.TASK_STATE, keys.LEASES,
             keys.presence(nova), keys.workflow_state(nova), keys.READY, keys.PINNED,
         )  # fmt: skip
+        self._pulse_keys = (
+            keys.IDENTITY, keys.NOVAS, keys.GATE, keys.presence(nova), keys.READY, keys.PINNED,
+        )  # fmt: skip
+        self._presence_ms = str(int(settings.idle_wait_s * 3000))
 
     async def take(self, state: Sequence[str] = (), *, again: bool = False) -> Taken:
         """Take the next task. `state` (flat fields and values) is persisted in the same script.
@@ -299,18 +304,28 @@ class Claimant:
             self._beat_keys,
             (
                 str(self.clock.now_ms()), *self._head, heartbeat, presence,
-                str(int(self.settings.idle_wait_s * 3000)), claim.task_id if claim else "",
+                self._presence_ms, claim.task_id if claim else "",
                 str(claim.epoch) if claim else "0", self._lease_ms, self._ttl, *changed,
             ),
         )  # fmt: skip
-        if reply[0] == -5:
-            raise Fenced(f"{self.nova}: a newer owner has this identity")
+        self._check_fence(reply[0], claim)
         self._kept.answered(number, state)
-        _, stopped, paused, valid_until, cancel, held, against, work = reply
-        return Beat(
-            bool(stopped), bool(paused), int(valid_until), bool(cancel), bool(held),
-            against or None, bool(work),
-        )  # fmt: skip
+        return _heard(reply)
+
+    async def pulse(self, cycles: int, presence: str) -> Beat | None:
+        """Show life of a Nova that has nothing in hand: as it said last, but for the cycle.
+
+        None: the store has not what it said last, so `beat` must. Raises Fenced.
+        """
+        reply = await _PULSE(
+            self.redis,
+            self._pulse_keys,
+            (str(self.clock.now_ms()), *self._head, str(cycles), presence, self._presence_ms),
+        )
+        if reply[0] == -2:
+            return None
+        self._check_fence(reply[0], None)
+        return _heard(reply)
 
     async def progress(
         self, claim: Claim, percent: float | None, text: str, *, again: bool = False
@@ -334,10 +349,10 @@ class Claimant:
         )  # fmt: skip
         self._check_fence(reply[0], claim)
 
-    def _check_fence(self, code: int, claim: Claim) -> None:
+    def _check_fence(self, code: int, claim: Claim | None) -> None:
         if code == -5:
             raise Fenced(f"{self.nova}: a newer owner has this identity")
-        if code == -6:
+        if code == -6 and claim is not None:
             raise LeaseLost(self.lost(claim))
 
     async def pass_on_wake(self) -> None:
@@ -392,3 +407,12 @@ async def take_identity(redis: Redis, nova: str) -> int:
     Returns the new epoch. A repeat after a lost reply only fences off ourselves once more.
     """
     return int(await redis.hincrby(keys.IDENTITY, nova, 1))
+
+
+def _heard(reply: Sequence[Any]) -> Beat:
+    """A Beat of what beat.lua or pulse.lua replied."""
+    _, stopped, paused, valid_until, cancel, held, against, work = reply
+    return Beat(
+        bool(stopped), bool(paused), int(valid_until), bool(cancel), bool(held),
+        against or None, bool(work),
+    )  # fmt: skip

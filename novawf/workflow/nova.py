@@ -8,7 +8,6 @@ cycle run the heartbeat, which renews the lease of the task in hand, and the rea
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections import deque
@@ -36,17 +35,17 @@ from novawf.store import keys
 from novawf.store.connect import StoreAddress, connect
 from novawf.streams.wake_config import WakeSettings
 from novawf.tasks.archive import Archive
-from novawf.tasks.claims import Beat, Claim, Claimant, take_identity
+from novawf.tasks.claims import Claim, Claimant, take_identity
 from novawf.tasks.config import TaskSettings
 from novawf.tasks.queue import TaskQueue
 from novawf.work.config import WorkSettings
 from novawf.work.discovery import idle_work
 from novawf.work.jobs.catalogue import maintenance_jobs
 from novawf.work.jobs.table import JobContext
-from novawf.workflow.attempt import ApiLimiter, Attempt, AttemptRunner
+from novawf.workflow.attempt import ApiLimiter, AttemptRunner
 from novawf.workflow.config import PhaseSettings
 from novawf.workflow.cycle import Cycle
-from novawf.workflow.identity import NovaBeat
+from novawf.workflow.heartbeat import Heartbeat
 from novawf.workflow.state_data import StateData
 from novawf.workflow.states import State
 from novawf.workflow.steps import Steps
@@ -66,8 +65,6 @@ ORDERS_WAIT_S = 60.0
 
 STORE_AWAY_S = 0.5
 """How often a starting Nova looks for a store that does not answer."""
-SETTLED_S = 0.05
-"""A state that lasts longer is published; quicker ones cost no round trip of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +105,7 @@ class NovaRuntime:
         self._loops: list[asyncio.Task[Any]] = []
         self._reports: deque[tuple[Claim, float | None, str]] = deque(maxlen=REPORTS_KEPT)
         self._poster: asyncio.Task[None] | None = None
-        self._kick = asyncio.Event()
-        self._settle: asyncio.TimerHandle | None = None
         self._fenced: Fenced | None = None
-        self._since_ms = 0
-        self._published_state: State | None = None
 
     async def start(self) -> int:
         """Take the identity and read the kept state. Returns the epoch.
@@ -157,6 +150,9 @@ class NovaRuntime:
             settings=config.completion,
             upcoming=lambda: self.steps.upcoming(),  # noqa: PLW0108 - there are no steps yet
         )
+        self.heartbeat = Heartbeat(
+            self.data, self.claimant, self.clock, lambda: self.cycle.last_error
+        )
         self.steps = Steps(
             data=self.data,
             clock=self.clock,
@@ -188,17 +184,18 @@ class NovaRuntime:
             pace=config.pace,
             rhythm_s=self._rhythm_s,
             jitter=ids.unit_random,
-            beat=self._beat,
-            settled=self._settled,
+            beat=self.heartbeat.beat,
+            settled=self.heartbeat.settled,
             reported=self._reported,
         )
+        self.heartbeat.steps = self.steps
         self.cycle = Cycle(self.data, self.steps.handlers(), self.verdict)
         return self.epoch
 
     async def run(self) -> str:
         """Work until drained; returns why it ended. Raises Fenced when another took over."""
         self._loops = [
-            asyncio.create_task(self._beat_loop()),
+            asyncio.create_task(self._beat_on()),
             asyncio.create_task(
                 read_orders(self._orders, self.config.name, ORDERS_WAIT_S, self._obey)
             ),
@@ -274,88 +271,12 @@ class NovaRuntime:
         load = os.getloadavg()[0] / (os.cpu_count() or 1)
         return idle_pause_s(config.profile, config.pace, load, local_hour())
 
-    def _settled(self) -> None:
-        """The cycle is about to stay where it is: publish that if it really does."""
-        if self._settle is not None:
-            self._settle.cancel()
-        self._settle = asyncio.get_running_loop().call_later(SETTLED_S, self._publish)
-
-    def _publish(self) -> None:
-        self._settle = None
-        if self.data.current_state is not self._published_state or self.steps.attempt is not None:
-            self._kick.set()
-
-    async def _beat(self) -> Beat:
-        """One heartbeat. Raises Fenced, or redis' errors."""
-        state = self.data.current_state
-        if state is not self._published_state:
-            self._published_state = state
-            self._since_ms = self.clock.now_ms()
-        attempt = self.steps.attempt
-        claim = attempt.claim if attempt is not None and attempt.outcome is None else None
-        orders = self.verdict.orders
-        beat = await self.claimant.beat(
-            self._heartbeat(attempt),
-            "PAUSED" if state is State.SAFETY_PAUSE else "ACTIVE",
-            claim,
-            self.data.to_hash(),
-        )
-        if self.verdict.orders != orders:
-            beat = beat._replace(stopped=True)  # it may not know of the stop yet: the next one does
-        self.steps.in_hand.work_waits |= beat.work
-        if claim is not None and attempt is self.steps.attempt and attempt is not None:
-            if not beat.lease_held and attempt.outcome is None:
-                attempt.interrupt("lost")
-            elif beat.cancel:
-                attempt.interrupt("cancelled")
-            elif beat.stopped:
-                attempt.interrupt("stopped")
-        return beat
-
-    def _heartbeat(self, attempt: Attempt | None) -> str:
-        now_ms = self.clock.now_ms()
-        recovering = self.data.current_state is State.ERROR_RECOVERY
-        return NovaBeat(
-            pid=os.getpid(),
-            epoch=self.epoch,
-            state=self.data.current_state.value,
-            phase=self.data.current_phase.value,
-            task=attempt.claim.task_id if attempt else "",
-            title=attempt.claim.spec["title"][:80] if attempt else "",
-            cycles=self.data.total_cycles_completed,
-            seen_ms=now_ms,
-            progress_ms=attempt.last_sign_ms if attempt else now_ms,
-            since_ms=self._since_ms,
-            permit_ms=attempt.permit_since_ms if attempt else 0,
-            error=self.cycle.last_error[:300] if recovering else "",
-        ).to_json()
-
-    async def _beat_loop(self) -> None:
-        """Heartbeats: soon after a lasting change, else by the lease or the idle wait."""
-        settings = self.config.tasks
-        while True:
-            pause_s = settings.idle_wait_s
-            if self.steps.attempt:
-                pause_s = min(pause_s, settings.lease_s / 3)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):  # 3.11's wait_for can lose a cancellation
-                    await self._kick.wait()
-            self._kick.clear()
-            try:
-                self.verdict.learn(await self._beat())
-            except Fenced as fenced:
-                self._fenced = fenced
-                self._interrupt("lost")
-                self.steps.draining = True
-                self.steps.interrupt.set()
-                return
-            except Exception as error:  # without heartbeats the task in hand would be lost
-                if isinstance(error, RedisError | OSError):
-                    log.warning("heartbeat: %s", error)
-                else:
-                    log.exception("heartbeat failed; it goes on")
-                await asyncio.sleep(min(0.5, settings.lease_s / 10))
-                self._kick.set()
+    async def _beat_on(self) -> None:
+        """Beat until a newer life has this identity: then this one takes nothing more."""
+        self._fenced = await self.heartbeat.run()
+        self._interrupt("lost")
+        self.steps.draining = True
+        self.steps.interrupt.set()
 
     def _obey(self, order: Mapping[str, Any]) -> None:
         """One order from the inbox."""
@@ -395,13 +316,12 @@ class NovaRuntime:
     async def _last_words(self) -> None:
         await self.routine.close(REPORTED_S)
         try:
-            await self._beat()
+            await self.heartbeat.beat()
         except (Fenced, RedisError, OSError) as error:
             log.warning("last heartbeat: %s", error)
 
     async def _close(self) -> None:
-        if self._settle is not None:
-            self._settle.cancel()
+        self.heartbeat.close()
         await self.steps.waiter.close()
         await self.routine.stop()
         for loop in self._loops:

@@ -564,7 +564,7 @@ async def test_a_crash_in_a_personal_phase_ends_it(world: World) -> None:
     nova = await personal(world, 600, completion=NO_REST)
     await world.submit()
     await step_until(nova, Event.PHASE_CHANGED)
-    await nova._beat()
+    await nova.heartbeat.beat()
     again = await personal(world, 600, completion=NO_REST)
     assert again.data.current_phase is Phase.PERSONAL
     await step_until(again, Event.PHASE_CHANGED)

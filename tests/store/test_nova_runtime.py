@@ -213,7 +213,7 @@ async def test_work_that_wakes_a_paused_nova_goes_to_another_at_once(world: Worl
     world.run(echo)
     await asleep(world, echo)
     await world.gate.pause("torch")
-    torch._kick.set()
+    torch.heartbeat.now.set()
     await until(lambda: torch.verdict.unsafe_reason() == "paused", what="a heartbeat of the pause")
     began_s = time.monotonic()
     await world.ended(await world.submit())
@@ -245,7 +245,7 @@ async def test_a_nova_whose_identity_went_to_another_ends_its_work_and_itself(
     running = world.run(nova)
     await at_work(jobs)
     await take_identity(world.redis, "torch")
-    nova._kick.set()
+    nova.heartbeat.now.set()
     with pytest.raises(Fenced):
         await asyncio.wait_for(running, 5)
     assert jobs.cut == [task_id]
@@ -257,7 +257,7 @@ async def test_an_idle_nova_whose_identity_went_to_another_ends(world: World) ->
     running = world.run(nova)
     await asleep(world, nova)
     await take_identity(world.redis, "torch")
-    nova._kick.set()
+    nova.heartbeat.now.set()
     with pytest.raises(Fenced):
         await asyncio.wait_for(running, 5)
 
@@ -270,7 +270,7 @@ async def test_a_nova_that_lost_its_task_ends_the_work_and_takes_the_next(world:
     await at_work(jobs)
     await world.redis.hset(keys.GATE, "paused", "1")  # so that it does not take the lost one again
     await world.queue.release_all("test")
-    nova._kick.set()
+    nova.heartbeat.now.set()
     await until(lambda: jobs.cut == [lost], what="the end of the work")
     await world.queue.cancel(lost)
     await world.gate.resume()

@@ -231,7 +231,7 @@ async def test_nothing_starts_after_a_stop_that_overtook_a_reply(
 
     nova.redis.execute_command = overtaken  # type: ignore[method-assign]
     if script is claims._BEAT:
-        nova.verdict.learn(await nova._beat())
+        nova.verdict.learn(await nova.heartbeat.beat())
     await step_until(nova, Event.UNSAFE)
     await step_until(nova, Event.UNSAFE)  # the first one led to the pause
     assert jobs.ran == began
@@ -251,7 +251,7 @@ async def test_a_paused_nova_passes_its_wake_token_on(world: World) -> None:
     await step_until(nova, Event.NO_WORK)
     assert await world.redis.llen(keys.WAKE_ANY) == 0
     await world.gate.pause("torch")
-    nova.verdict.learn(await nova._beat())
+    nova.verdict.learn(await nova.heartbeat.beat())
     await step_until(nova, Event.UNSAFE)
     await step_until(nova, Event.UNSAFE)
     assert await world.redis.llen(keys.WAKE_ANY) == 1

@@ -64,7 +64,7 @@ class Alarm:
     async def rests(self, state: str) -> None:
         """Until the Nova has settled in a state, and says so."""
         await until(lambda: self.nova.data.current_state.value == state, what=state)
-        await until(lambda: self.nova._published_state is self.nova.data.current_state, what=state)
+        await until(lambda: self.nova.heartbeat.state is self.nova.data.current_state, what=state)
 
     async def ring(self, **fields: str) -> float:
         """Send an emergency; answers when, on the monotonic clock."""

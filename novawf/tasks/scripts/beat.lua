@@ -12,13 +12,7 @@ redis.call('SET', KEYS[6], ARGV[5], 'PX', ARGV[6])
 -- Under a key of another type it is not kept; a lease that is not renewed would be worse.
 if ARGV[11] then redis.pcall('HSET', KEYS[7], (unpack or table.unpack)(ARGV, 11)) end
 redis.call('EXPIRE', KEYS[7], ARGV[10])
-local gate = redis.call('HMGET', KEYS[3], 'stop', 'paused', 'paused:' .. ARGV[2], 'valid_until',
-  'verdict', 'reason')
-local cancel, held, objection = 0, 1, ''
-if gate[5] ~= 'safe' then
-  objection = gate[6] or ''
-  if objection == '' then objection = 'unsafe' end
-end
+local cancel, held = 0, 1
 if ARGV[7] ~= '' then
   local s = read_state(KEYS[4], ARGV[7])
   if s and s.status == 'in_progress' and s.owner == ARGV[2] and s.epoch == ARGV[8] then
@@ -28,7 +22,5 @@ if ARGV[7] ~= '' then
     held = 0
   end
 end
-local work = redis.call('ZCARD', KEYS[8]) > 0 or #redis.call('ZRANGEBYLEX', KEYS[9],
-  '[' .. ARGV[2] .. '|', '(' .. ARGV[2] .. '}', 'LIMIT', 0, 1) > 0
-return {1, gate[1] == '1' and 1 or 0, (gate[2] == '1' or gate[3] == '1') and 1 or 0,
-  int(tonumber(gate[4] or '0')), cancel, held, objection, work and 1 or 0}
+local stopped, paused, valid_until, objection, work = hear(KEYS[3], KEYS[8], KEYS[9], ARGV[2])
+return {1, stopped, paused, valid_until, cancel, held, objection, work}
