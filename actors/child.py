@@ -146,6 +146,8 @@ async def supervise(child: Child, watch: Watch) -> None:
 async def _live(child: Child, watch: Watch) -> ExitKind:
     """One life, from creation to its end; answers how it ended, and leaves why in the child."""
     await _enter(child, watch, "starting", child.cause)
+    if child.ending.is_set():  # its name is another supervisor's by now
+        return ExitKind.NORMAL
     started, kills = False, memory_kills()
     child.between.clear()
     try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -19,7 +18,7 @@ from novawf.clock import iso
 from novawf.processes.home import write_fleet_file
 from novawf.processes.identity import process_start_time
 from novawf.settings import Settings
-from novawf.store import keys
+from novawf.store.ownership import Ownership, Published
 from novawf.workflow.identity import ChildRecord
 
 log = logging.getLogger("novawf.actors")
@@ -37,7 +36,8 @@ class Directory:
         self.ground = ground
         self.session = session
         self.run_id = run_id
-        self.redis: Any = None
+        self.ownership: Ownership
+        """Given once the store is known; records are written only while it is ours."""
         self._started_at = ""
 
     def address(self, report: StoreReport) -> None:
@@ -61,8 +61,8 @@ class Directory:
             },
         )
 
-    async def fleet(self, report: StoreReport, state: str) -> None:
-        """The fleet's own document in the store."""
+    async def fleet(self, report: StoreReport, state: str) -> bool:
+        """The fleet's own document in the store; False when the store is another's now."""
         self.address(report)
         document = {
             "state": state,
@@ -75,22 +75,21 @@ class Directory:
             "tasks": json.loads(self.settings.tasks.model_dump_json(include=_TASKS)),
             "executors": {"head_bytes": self.settings.executors.head_bytes},
         }
-        async with self.redis.pipeline() as pipe:
-            if state == "starting":  # of a run that was killed its records are still there
-                pipe.delete(keys.CHILDREN, keys.NOVAS)
-            pipe.hset(keys.FLEET, "document", json.dumps(document))
-            await pipe.execute()
+        # Of a run that was killed the records of children are still there at the start.
+        what: Published = "begin" if state == "starting" else "fleet"
+        return await self.ownership.publish(what, json.dumps(document))
 
-    async def child(self, name: str, record: ChildRecord) -> None:
-        """One child's record."""
+    async def child(self, name: str, record: ChildRecord) -> bool:
+        """One child's record; False when the store is another's now."""
         try:
-            await self.redis.hset(keys.CHILDREN, name, record.to_json())
+            return await self.ownership.publish("child", name, record.to_json())
         except (RedisError, OSError) as error:
             log.warning("the record of %s was not written: %s", name, error)
+            return True
 
     async def forget(self) -> None:
         """Leave no record that says something runs."""
         try:
-            await self.redis.delete(keys.CHILDREN, keys.NOVAS, keys.FLEET)
+            await self.ownership.publish("forget")
         except (RedisError, OSError) as error:
             log.warning("the fleet's records stay in the store: %s", error)

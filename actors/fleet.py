@@ -94,6 +94,7 @@ class Fleet:
         self.exit_code = 0
         self._signals = 0
         self._replaced = False
+        self.family: Family | None = None
         self._blocked_before = 0
         self._ground_thread: threading.Thread | None = None
 
@@ -156,8 +157,7 @@ class Fleet:
         self.stopping = asyncio.Event()
         self.clock: SystemClock = fleet_clock(report)
         self.redis: Any = connect(report.address, name="supervisor")
-        self.directory.redis = self.redis
-        self.ownership = Ownership(self.redis, self.clock, report.owner)
+        self.ownership = self.directory.ownership = Ownership(self.redis, self.clock, report.owner)
         self.queue = TaskQueue(self.redis, self.clock, self.settings.tasks)
         self.tracker = TaskTracker(self.redis, self.clock)
         self.reclaim = Reclaim(
@@ -170,11 +170,10 @@ class Fleet:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled, number)
-        if not await self.ownership.renew():
+        if not (await self.ownership.renew() and await self.directory.fleet(report, "starting")):
             self._give_way()
             await self.redis.aclose()
             return
-        await self.directory.fleet(report, "starting")
         children = await self._children(report)
         await self.queue.sweep_cascade()
         self.spares = Spares(
@@ -271,8 +270,8 @@ class Fleet:
             restarts=child.restarts,
             **({"cause": child.cause} if child.cause else {}),
         )
-        if not self._replaced:  # else that name, and its record, are another supervisor's
-            await self.directory.child(child.spec.id, child.record())
+        if not await self.directory.child(child.spec.id, child.record()):
+            self._give_way()
         if child.state == "quarantined" and child.spec.id == "safety":
             # Without it no verdict is ever given again: whoever supervises us must act.
             self.announcer.announce("giving_up", cause="the safety orchestrator does not stay up")
@@ -328,10 +327,10 @@ class Fleet:
             self.announcer.announce("giving_up", cause=f"Ray's {what} does not stay up")
             os._exit(1)  # the sentinel ends all that is left, as for a crash
         self.announcer.announce("ray_died", what=what)
-        children = list(self.family)
+        children = list(self.family or ())
         note = Handover(
             why=f"Ray's {what} died",
-            novas=[child.spec.id for child in self.family.novas],
+            novas=[child.spec.id for child in children if child.kind == "nova"],
             sessions=sessions,
             restarts={child.spec.id: child.restarts for child in children},
             quarantined={c.spec.id: c.cause for c in children if c.state == "quarantined"},
@@ -339,11 +338,16 @@ class Fleet:
         begin_anew(self.settings.fleet.home, note, self.session.inherited)
 
     def _give_way(self) -> None:
-        """Another supervisor runs on the store: this one was taken for dead. Write nothing more."""
+        """Another supervisor runs on the store: this one was taken for dead. Write nothing more,
+        and start nothing: the names of its Novas are that one's."""
+        if self._replaced:
+            return
+        self._replaced = True
+        for child in self.family or ():
+            child.ending.set()
         self.announcer.announce(
             "store_lost", cause="another supervisor has taken the store while this one was silent"
         )
-        self._replaced = True
         self.exit_code = 1
         self.stopping.set()
 

@@ -25,6 +25,8 @@ from novawf.store.connect import StoreAddress, connect, connect_sync
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+TESTS = Path(__file__).parent
+
 hypothesis.settings.register_profile("novawf", deadline=None)  # no test fails by being slow
 hypothesis.settings.load_profile("novawf")
 
@@ -32,8 +34,14 @@ hypothesis.settings.load_profile("novawf")
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests marked `long` run only when they are asked for: `-m long`.
 
-    What looks back on the whole session (`test_discipline.py`) comes last.
+    What looks back on the whole session (`test_discipline.py`) comes last. With `-n 2` a file of
+    tests that start fleets is one worker's, and all that share a store are another's: the session
+    that is looked back on is then theirs.
     """
+    for item in items:
+        path = item.path.relative_to(TESTS)
+        fleets = path.parts[0] in ("actors", "chaos")
+        item.add_marker(pytest.mark.xdist_group(path.stem if fleets else "store"))
     items.sort(key=lambda item: item.path.name == "test_discipline.py")
     if "long" in config.option.markexpr:
         return

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from novawf.clock import Clock
 
 _OWN = load_script("novawf.store", "own")
+_PUBLISH = load_script("novawf.store", "publish")
 
 LEASE_MS = 10_000
 """A supervisor silent for longer may be replaced."""
@@ -34,6 +35,8 @@ START_LEASE_MS = 120_000
 Taken = Literal["free", "own", "dead", "lapsed"]
 """How the store was taken: nobody had it, we had it, its owner is known to be gone with all that
 it ran, or its owner has been silent and may still run things."""
+
+Published = Literal["begin", "fleet", "child", "forget"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,19 @@ class Ownership:
     async def release(self) -> None:
         """Give the store up, if it is ours."""
         await self._own("release")
+
+    async def publish(self, what: Published, *words: str) -> bool:
+        """Write what this supervisor says of its fleet; False when the store is another's now.
+
+        `begin` and `fleet` take the fleet's document (`begin` also forgets the children and Novas
+        of the run before), `child` a name and its record, `forget` nothing: it leaves no record.
+        """
+        written = await _PUBLISH(
+            self.redis,
+            (keys.FLEET_OWNER, keys.FLEET, keys.CHILDREN, keys.NOVAS),
+            (self.owner.run_id, what, *words),
+        )
+        return bool(written)
 
     async def _own(self, what: str, dead: str = "") -> tuple[int, str]:
         code, said = await _OWN(

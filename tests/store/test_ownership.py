@@ -133,3 +133,23 @@ async def test_who_still_starts_is_given_more_time(
     clock.advance(LEASE_MS + 1)
     with pytest.raises(StoreInUse):
         await second.take(lives)
+
+
+async def test_what_a_supervisor_says_is_written_while_the_store_is_its_own(
+    first: Ownership, second: Ownership, redis: Any, clock: ManualClock
+) -> None:
+    """One that was replaced changes no record, and learns of it."""
+    await first.take(lives)
+    await redis.hset(keys.CHILDREN, "old", "of the run before")
+    assert await first.publish("begin", "{}")
+    assert await first.publish("child", "torch", "ours")
+    clock.advance(LEASE_MS * 100)
+    await second.take(lives)
+    assert await second.publish("child", "torch", "theirs")
+    for what, words in {"begin": ("x",), "fleet": ("x",), "child": ("torch", "x")}.items():
+        assert not await first.publish(what, *words)  # type: ignore[arg-type] # not a Literal
+    assert not await first.publish("forget")
+    assert await redis.hgetall(keys.CHILDREN) == {"torch": "theirs"}
+    assert await redis.hget(keys.FLEET, "document") == "{}"
+    assert await second.publish("forget")
+    assert not await redis.exists(keys.CHILDREN, keys.NOVAS, keys.FLEET)
