@@ -53,6 +53,10 @@ _ENDED = ("completed", "blocked")
 CONNECTIONS = 64
 """The most that one client opens; more calls at a time than that wait for each other."""
 
+AT_ONCE = 256
+"""Tasks that one client checks and submits at a time: those of a thousands-fold `gather` are begun
+in turns, else the first connections time out before the event loop comes round to them."""
+
 
 class Connecting:
     """`await` it for a `Fleet` to close yourself, or use it in `async with`."""
@@ -105,6 +109,7 @@ class Fleet:
         self._tracker = TaskTracker(redis, clock)
         self._gate = Gate(redis, clock, address)
         self._queue: TaskQueue | None = None
+        self._turns = asyncio.Semaphore(AT_ONCE)
 
     @classmethod
     def connect(
@@ -151,10 +156,11 @@ class Fleet:
 
     async def admit(self, task: TaskSpec | Mapping[str, Any], request_id: str) -> Admission:
         """As `submit`; tells also whether this call created the task."""
-        spec = _spec(task)
-        with translate_errors(self.address):
-            queue = await self._writer()
-            return await queue.admit(spec, request_id)
+        async with self._turns:
+            spec = _spec(task)
+            with translate_errors(self.address):
+                queue = await self._writer()
+                return await queue.admit(spec, request_id)
 
     async def task(self, task_id: str) -> dict[str, Any]:
         """All about one task, as `novawf task ID --json` shows it. Raises NotFound.

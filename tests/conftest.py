@@ -31,6 +31,7 @@ hypothesis.settings.register_profile("novawf", deadline=None)  # no test fails b
 hypothesis.settings.load_profile("novawf")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests marked `long` run only when they are asked for: `-m long`.
 

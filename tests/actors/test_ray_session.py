@@ -49,9 +49,13 @@ def test_a_dead_core_costs_a_session_and_no_task(
     assert fleet.task(task_id)["attempts"] == 2
     wait_until(lambda: not any(survives(p) for p in before), 10, what="the old session's end")
     assert (fleet.home / "store" / "valkey.pid").read_text() == store, "the store went on"
-    events = [line["event"] for line in fleet.said()[count:]]
-    assert events.count("ray_died") == 1
-    assert events.count("fleet_started") == 1
+
+    def events() -> list[str]:
+        return [line["event"] for line in fleet.said()[count:]]
+
+    wait_until(lambda: "fleet_started" in events(), 20, what="the new session")
+    assert events().count("ray_died") == 1
+    assert events().count("fleet_started") == 1
     assert all(nova["restarts"] == 0 for nova in fleet.status()["novas"]), "no fault of theirs"
 
 
