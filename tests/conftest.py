@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dragonfly
 import hypothesis
@@ -25,24 +25,15 @@ from novawf.store.connect import StoreAddress, connect, connect_sync
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-TESTS = Path(__file__).parent
-
 hypothesis.settings.register_profile("novawf", deadline=None)  # no test fails by being slow
 hypothesis.settings.load_profile("novawf")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests marked `long` run only when they are asked for: `-m long`.
 
-    What looks back on the whole session (`test_discipline.py`) comes last. With `-n 2` a file of
-    tests that start fleets is one worker's, and all that share a store are another's: the session
-    that is looked back on is then theirs.
+    What looks back on the whole session (`test_discipline.py`) comes last.
     """
-    for item in items:
-        path = item.path.relative_to(TESTS)
-        fleets = path.parts[0] in ("actors", "chaos")
-        item.add_marker(pytest.mark.xdist_group(path.stem if fleets else "store"))
     items.sort(key=lambda item: item.path.name == "test_discipline.py")
     if "long" in config.option.markexpr:
         return
@@ -50,6 +41,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if long:
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n 2` a file of tests that start fleets is one worker's, for its fleet's sake; all that
+    share a store are another's, so that the session that is looked back on is theirs.
+
+    (xdist's own groups have no effect with pytest 9.2.)
+    """
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 - only where it is used
+
+    class ByFleet(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return path if "/actors/" in path or "/chaos/" in path else "store"
+
+    return ByFleet(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
