@@ -29,7 +29,7 @@ BURIED_TRIES = 10
 """How often, and at what distance, it is asked how a dead process ended."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Child:
     """What the supervisor knows of one child."""
 
@@ -59,6 +59,8 @@ class Child:
     exit: ExitWatch | None = None
     ordered: Literal["", "hung", "user"] = ""
     """Why we ended its process ourselves, where we did."""
+    fault: str = ""
+    """What was wrong with it when it was ended as hung."""
     why: Cause = Cause.ENDED
     """Why it last ended: the word of `cause`."""
     again: bool = False
@@ -179,7 +181,7 @@ async def _live(child: Child, watch: Watch) -> ExitKind:
         child.actor = None  # drop the dead handle: it holds the actor's name
         pid, child.pid = child.pid, None
         child.between.set()
-        child.ordered = ""
+        child.ordered, child.fault = "", ""
         if child.exit is not None:
             child.exit.close()
             child.exit = None
@@ -204,6 +206,7 @@ async def _evidence(child: Child, error: Exception, kills_before: int) -> Eviden
         exit_code=ended.code if ended else None,
         out_of_memory=evidence.out_of_memory or memory_kills() > kills_before,
         ordered=child.ordered,
+        fault=child.fault,
     )
 
 

@@ -24,6 +24,7 @@ from actors.elastic import Elastic
 from actors.family import Family
 from actors.ground import Ground, StoreReport, fleet_clock
 from actors.idleness import Idleness, ended_blocked
+from actors.liveness import Liveness
 from actors.reclaim import Reclaim
 from actors.roster import Roster
 from actors.session import RaySession
@@ -196,8 +197,18 @@ class Fleet:
         for child in children:
             self.family.start(child)
         elastic = Elastic(family, self.roster, report.address, self.clock, self.announcer.announce)
+        liveness = Liveness(
+            family,
+            self.redis,
+            self.clock,
+            self.settings.supervision,
+            self.settings.tasks.idle_wait_s,
+            {"completion_routine": self.settings.completion.max_pause_s},
+            self.announcer.announce,
+        )
         others = [
             asyncio.create_task(self._tend_loop(report)),
+            asyncio.create_task(liveness.run()),
             asyncio.create_task(self._show_loop()),
             asyncio.create_task(self._announce_ready(report, children)),
             asyncio.create_task(elastic.run()),

@@ -46,6 +46,10 @@ class ActorHandle:
         answer: str = await self._handle.join.remote()
         return answer
 
+    async def ping(self) -> None:
+        """Returns when its event loop has answered."""
+        await self._handle.ping.remote()
+
     async def stand_by(self) -> int:
         """Its pid, once it is ready to become a Nova."""
         pid: int = await self._handle.stand_by.remote()

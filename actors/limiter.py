@@ -32,6 +32,9 @@ class LimiterActor:
         self._started.set()
         return {"pid": os.getpid()}
 
+    async def ping(self) -> None:
+        """Answers: the event loop turns."""
+
     async def join(self) -> str:
         """Pends for as long as the actor lives."""
         await asyncio.Event().wait()

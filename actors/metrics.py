@@ -40,6 +40,9 @@ class MetricsActor:
         self._server = server
         return {"pid": os.getpid()}
 
+    async def ping(self) -> None:
+        """Answers: the event loop turns."""
+
     async def join(self) -> str:
         """Pends for as long as the actor lives."""
         await asyncio.Event().wait()

@@ -39,6 +39,9 @@ class SafetyActor:
         self._started.set()
         return {"pid": os.getpid()}
 
+    async def ping(self) -> None:
+        """Answers: the event loop turns."""
+
     async def join(self) -> str:
         """Evaluate and renew for as long as the actor lives."""
         await self._started.wait()

@@ -149,6 +149,23 @@ def _row(nova: NovaEvidence, wall_skew_s: float) -> dict[str, Any]:
         "cause": record.cause if record is not None else "",
         "cycles": beat.cycles if beat else 0,
         "since": since,
+        "evidence": _evidence(beat, wall_skew_s),
+    }
+
+
+def _evidence(beat: NovaBeat | None, wall_skew_s: float) -> dict[str, str | None]:
+    """What its health is judged by: when each sign of life was last seen, as the Nova tells it."""
+
+    def at(ms: int) -> str | None:
+        return iso(ms / 1000 + wall_skew_s) if ms else None
+
+    if beat is None:
+        return {"heartbeat": None, "cycle": None, "output": None, "record": None}
+    return {
+        "heartbeat": at(beat.seen_ms),
+        "cycle": at(beat.cycle_ms if beat.task else beat.progress_ms),
+        "output": at(beat.progress_ms if beat.task else 0),
+        "record": at(beat.record_ms),
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import struct
 from pathlib import Path
 from typing import NamedTuple
@@ -55,6 +56,12 @@ class ExitWatch:
         if os.WIFSIGNALED(status):
             return Exit(None, os.WTERMSIG(status))
         return Exit(os.WEXITSTATUS(status), None)
+
+    def kill(self) -> None:
+        """SIGKILL to that very process, whoever has its pid by now."""
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
 
     def close(self) -> None:
         """Let go of the process."""

@@ -45,6 +45,8 @@ class Evidence:
     """The kernel counted a kill for want of memory meanwhile, or Ray says that it did one."""
     ordered: Literal["", "hung", "user"] = ""
     """Why we ended it ourselves."""
+    fault: str = ""
+    """What was wrong with one that hung."""
 
 
 COUNTED = frozenset(Cause) - {Cause.STORE, Cause.USER}
@@ -55,7 +57,7 @@ def cause_of(evidence: Evidence) -> tuple[Cause, str]:
     """The cause, and what to say of it; the first that holds, from what we did to what we guess."""
     killed_for_memory = evidence.out_of_memory and evidence.signal in (None, signal.SIGKILL)
     known = (
-        (evidence.ordered == "hung", Cause.HUNG, "it hung and was ended"),
+        (evidence.ordered == "hung", Cause.HUNG, _hung(evidence.fault)),
         (evidence.ordered == "user", Cause.USER, "ended by order"),
         (evidence.error_kind == "store", Cause.STORE, evidence.error),
         (evidence.error_kind == "fenced", Cause.FENCED, "its name has a newer owner"),
@@ -74,6 +76,10 @@ def cause_of(evidence: Evidence) -> tuple[Cause, str]:
         (True, Cause.CRASH, "process died"),
     )
     return next((cause, said) for holds, cause, said in known if holds)
+
+
+def _hung(fault: str) -> str:
+    return f"it hung ({fault}) and was ended" if fault else "it hung and was ended"
 
 
 def _signal_name(number: int) -> str:

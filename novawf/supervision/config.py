@@ -7,6 +7,34 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
+class StuckSettings(BaseModel):
+    """`[supervision.stuck]`: s without any movement after which a Nova counts as hung, by the state
+    that it is in; 0: never. What a state rests by configuration is added.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    initializing: float = Field(default=120.0, ge=0, allow_inf_nan=False)
+    stream_check: float = Field(default=120.0, ge=0, allow_inf_nan=False)
+    work_discovery: float = Field(default=180.0, ge=0, allow_inf_nan=False)
+    task_execution: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Counts from the last output of the work in hand. A command is better ended by "
+        "`executors.silence_s`: that costs the task, not the Nova.",
+    )
+    progress_update: float = Field(default=180.0, ge=0, allow_inf_nan=False)
+    completion_routine: float = Field(default=120.0, ge=0, allow_inf_nan=False)
+    phase_transition: float = Field(default=120.0, ge=0, allow_inf_nan=False)
+    error_recovery: float = Field(default=180.0, ge=0, allow_inf_nan=False)
+    safety_pause: float = Field(default=180.0, ge=0, allow_inf_nan=False)
+
+    def limit_s(self, state: str) -> float:
+        """The limit of a state; 0 for one that is unknown."""
+        return float(getattr(self, state, 0.0)) if state in type(self).model_fields else 0.0
+
+
 class SupervisionSettings(BaseModel):
     """`[supervision]`: restart intensity, back-off and the time a child gets to stop.
 
@@ -24,6 +52,20 @@ class SupervisionSettings(BaseModel):
     spares: int = Field(default=0, ge=0, le=100)
     poison_after: int = Field(default=3, ge=1)
     shutdown_s: float = Field(default=8.0, ge=0, allow_inf_nan=False)
+    silent_s: float = Field(
+        default=60.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="A child without a sign of life for so long, at least three "
+        "`tasks.idle_wait_s`, is ended and started again; 0: never.",
+    )
+    deaf_s: float = Field(
+        default=60.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="A Nova that reads none of its orders for so long is ended; 0: never.",
+    )
+    stuck: StuckSettings = StuckSettings()
 
     @model_validator(mode="after")
     def _cap_is_not_below_base(self) -> Self:

@@ -155,6 +155,8 @@ class Claimant:
         self.settings = settings
         self.nova = nova
         self.nova_epoch = nova_epoch
+        self.recorded_ms = 0
+        """When the last protocol record of this life was written (fleet ms); 0 for none."""
         self._kept = KeptState()
         self._claims = 0
         self._reports = 0
@@ -248,6 +250,7 @@ class Claimant:
         if code == -5:
             raise Fenced(f"{self.nova}: a newer owner has this identity")
         self._kept.answered(number, state)
+        self.recorded_ms = now_ms
         return Recording(
             tuple(
                 Recorded(codes[i + 1], codes[i] == 2, codes[i] == -6)
@@ -312,7 +315,7 @@ class Claimant:
         self._kept.answered(number, state)
         return _heard(reply)
 
-    async def pulse(self, cycles: int, presence: str) -> Beat | None:
+    async def pulse(self, cycles: int, progress_ms: int, presence: str) -> Beat | None:
         """Show life of a Nova that has nothing in hand: as it said last, but for the cycle.
 
         None: the store has not what it said last, so `beat` must. Raises Fenced.
@@ -320,8 +323,15 @@ class Claimant:
         reply = await _PULSE(
             self.redis,
             self._pulse_keys,
-            (str(self.clock.now_ms()), *self._head, str(cycles), presence, self._presence_ms),
-        )
+            (
+                str(self.clock.now_ms()),
+                *self._head,
+                str(cycles),
+                presence,
+                self._presence_ms,
+                str(progress_ms),
+            ),
+        )  # fmt: skip
         if reply[0] == -2:
             return None
         self._check_fence(reply[0], None)
@@ -348,6 +358,7 @@ class Claimant:
             ),
         )  # fmt: skip
         self._check_fence(reply[0], claim)
+        self.recorded_ms = self.clock.now_ms()
 
     def _check_fence(self, code: int, claim: Claim | None) -> None:
         if code == -5:
@@ -376,6 +387,7 @@ class Claimant:
     def _taken(self, reply: list[Any]) -> Taken:
         code = reply[0]
         if code == 1:
+            self.recorded_ms = self.clock.now_ms()
             came_s = monotonic_s()
             return tuple(
                 Claim(

@@ -132,6 +132,7 @@ def _working(nova: NovaEvidence, fleet: FleetEvidence, moment: Moment) -> Explan
         said += f"; it last moved {moment.ago(beat.progress_ms)}"
         if quiet_ms > PROGRESS_MS:
             said += ", so it may hang"
+        details |= {"last_output": moment.iso(beat.progress_ms)}
     if fleet.gate.stopped:
         said += "; the emergency stop has told it to end that"
     return Explanation("working", said, f"the end of {task}", None, details)

@@ -55,6 +55,9 @@ class Heartbeat:
         self._since_ms = 0
         self.state: State | None = None
         """The state that was published last."""
+        self._cycles = -1
+        self._moved_ms = 0
+        """When the cycle was last seen to have moved."""
         self._shown: NovaBeat | None = None
         """The last whole beat that the store answered."""
 
@@ -86,7 +89,7 @@ class Heartbeat:
         presence = "PAUSED" if state is State.SAFETY_PAUSE else "ACTIVE"
         beat = None
         if attempt is None and self._nothing_new(shown):
-            beat = await self.claimant.pulse(shown.cycles, presence)
+            beat = await self.claimant.pulse(shown.cycles, shown.progress_ms, presence)
         if beat is None:
             beat = await self.claimant.beat(shown.to_json(), presence, claim, self.data.to_hash())
             self._shown = shown
@@ -118,6 +121,9 @@ class Heartbeat:
 
     def _shows(self, attempt: Attempt | None) -> NovaBeat:
         now_ms = self.clock.now_ms()
+        cycles = self.data.total_cycles_completed
+        if cycles != self._cycles:
+            self._cycles, self._moved_ms = cycles, now_ms
         recovering = self.data.current_state is State.ERROR_RECOVERY
         return NovaBeat(
             pid=os.getpid(),
@@ -126,9 +132,11 @@ class Heartbeat:
             phase=self.data.current_phase.value,
             task=attempt.claim.task_id if attempt else "",
             title=attempt.claim.spec["title"][:80] if attempt else "",
-            cycles=self.data.total_cycles_completed,
+            cycles=cycles,
             seen_ms=now_ms,
-            progress_ms=attempt.last_sign_ms if attempt else now_ms,
+            progress_ms=attempt.last_sign_ms if attempt else self._moved_ms,
+            cycle_ms=self._moved_ms if attempt else 0,
+            record_ms=self.claimant.recorded_ms,
             since_ms=self._since_ms,
             permit_ms=attempt.permit_since_ms if attempt else 0,
             error=self.last_error()[:300] if recovering else "",

@@ -34,7 +34,7 @@ class NovaBeat:
     cycles: int
     seen_ms: int
     progress_ms: int
-    """When a cycle or the output of the work in hand last moved."""
+    """When a cycle, or the work in hand if there is any, last moved."""
     since_ms: int
     """When `state` began."""
     title: str = ""
@@ -43,6 +43,10 @@ class NovaBeat:
     """Since when the work in hand waits for an API permit; 0 when it does not."""
     error: str = ""
     """What failed last, while `state` is error_recovery."""
+    cycle_ms: int = 0
+    """With a task in hand: when the cycle last moved; else `progress_ms` tells."""
+    record_ms: int = 0
+    """When its last protocol record was written; 0 for none in this life."""
 
     def to_json(self) -> str:
         """Compact JSON, without what is empty: an idle Nova sends it for hours.
@@ -56,6 +60,10 @@ class NovaBeat:
             rest += f',"permit_ms":{self.permit_ms}'
         if self.error:
             rest += f',"error":{_quote(self.error)}'
+        if self.cycle_ms:
+            rest += f',"cycle_ms":{self.cycle_ms}'
+        if self.record_ms:
+            rest += f',"record_ms":{self.record_ms}'
         return (
             f'{{"pid":{self.pid},"epoch":{self.epoch},"state":"{self.state}",'
             f'"phase":"{self.phase}","cycles":{self.cycles},"seen_ms":{self.seen_ms},'
@@ -80,6 +88,8 @@ class NovaBeat:
                 title=str(fields.get("title", "")),
                 permit_ms=int(fields.get("permit_ms", 0)),
                 error=str(fields.get("error", "")),
+                cycle_ms=int(fields.get("cycle_ms", 0)),
+                record_ms=int(fields.get("record_ms", 0)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _corrupt("heartbeat", text, error) from None

@@ -286,6 +286,8 @@ class NovaRuntime:
         elif op == "stop":
             self.verdict.order("stopped: emergency stop")
             self._interrupt("stopped")
+        elif op == "ping":
+            pass  # that it was taken is the answer
         else:
             log.warning("inbox: the order %r is unknown", op)
 

@@ -106,7 +106,7 @@ async def test_a_pulse_of_an_old_life_is_fenced(world: World, torch: NovaRuntime
 
 async def test_a_pulse_hears_what_a_whole_beat_hears(world: World, torch: NovaRuntime) -> None:
     async def both() -> None:
-        pulse = await torch.claimant.pulse(1, "ACTIVE")
+        pulse = await torch.claimant.pulse(1, 2, "ACTIVE")
         assert pulse == await torch.claimant.beat("{}", "ACTIVE", None, [])
         await world.redis.hset(keys.NOVAS, "torch", before)
         heard.append(pulse)
