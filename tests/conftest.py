@@ -50,7 +50,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     (xdist's own groups have no effect with pytest 9.2.)
     """
-    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 - only where it is used
+    from xdist.scheduler import LoadScopeScheduling
 
     class ByFleet(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
