@@ -14,9 +14,18 @@ class StuckSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    initializing: float = Field(default=120.0, ge=0, allow_inf_nan=False)
-    stream_check: float = Field(default=120.0, ge=0, allow_inf_nan=False)
-    work_discovery: float = Field(default=180.0, ge=0, allow_inf_nan=False)
+    initializing: float = Field(
+        default=120.0, ge=0, allow_inf_nan=False, description="Reading its kept state."
+    )
+    stream_check: float = Field(
+        default=120.0, ge=0, allow_inf_nan=False, description="Looking at its streams."
+    )
+    work_discovery: float = Field(
+        default=180.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Waiting for work; an idle wait is `tasks.idle_wait_s` at most.",
+    )
     task_execution: float = Field(
         default=0.0,
         ge=0,
@@ -24,11 +33,21 @@ class StuckSettings(BaseModel):
         description="Counts from the last output of the work in hand. A command is better ended by "
         "`executors.silence_s`: that costs the task, not the Nova.",
     )
-    progress_update: float = Field(default=180.0, ge=0, allow_inf_nan=False)
-    completion_routine: float = Field(default=120.0, ge=0, allow_inf_nan=False)
-    phase_transition: float = Field(default=120.0, ge=0, allow_inf_nan=False)
-    error_recovery: float = Field(default=180.0, ge=0, allow_inf_nan=False)
-    safety_pause: float = Field(default=180.0, ge=0, allow_inf_nan=False)
+    progress_update: float = Field(
+        default=180.0, ge=0, allow_inf_nan=False, description="Recording a result."
+    )
+    completion_routine: float = Field(
+        default=120.0, ge=0, allow_inf_nan=False, description="Beyond `completion.max_pause_s`."
+    )
+    phase_transition: float = Field(
+        default=120.0, ge=0, allow_inf_nan=False, description="Changing its phase."
+    )
+    error_recovery: float = Field(
+        default=180.0, ge=0, allow_inf_nan=False, description="Trying again after an error."
+    )
+    safety_pause: float = Field(
+        default=180.0, ge=0, allow_inf_nan=False, description="Held by safety, a pause or a stop."
+    )
 
     def limit_s(self, state: str) -> float:
         """The limit of a state; 0 for one that is unknown."""

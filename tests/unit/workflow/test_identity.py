@@ -23,13 +23,15 @@ def test_a_heartbeat_survives_its_json_whatever_the_title(title: str) -> None:
 
 
 def test_a_heartbeat_is_plain_json_with_its_field_names() -> None:
-    beat = replace(BEAT, permit_ms=5, error="it failed")
+    beat = replace(BEAT, permit_ms=5, error="it failed", cycle_ms=4, record_ms=3)
     assert json.loads(beat.to_json()) == asdict(beat)
 
 
 def test_a_heartbeat_leaves_out_what_is_empty() -> None:
     idle = json.loads(replace(BEAT, task="", title="").to_json())
-    assert set(asdict(BEAT)) - set(idle) == {"task", "title", "permit_ms", "error"}
+    assert set(asdict(BEAT)) - set(idle) == {
+        "task", "title", "permit_ms", "error", "cycle_ms", "record_ms",
+    }  # fmt: skip
 
 
 def test_a_child_record_survives_its_json() -> None:
