@@ -146,6 +146,7 @@ class Spares:
             raise
         self.born(spare.pid)
         self._ready.append(spare)
+        self.announce("spare_ready", pid=spare.pid)
         watch = asyncio.create_task(self._watch(spare))
         self._watches.add(watch)
         watch.add_done_callback(self._watches.discard)
