@@ -29,7 +29,7 @@ log = logging.getLogger("novawf.workflow")
 SETTLED_S = 0.05
 """A state that lasts longer is published; quicker ones cost no round trip of their own."""
 
-WHOLE_EVERY_MS = 60_000
+WHOLE_EVERY_MS = 300_000
 """Between two whole beats at most: they keep the workflow state, pulses do not."""
 
 RETRY_S = 0.5

@@ -76,11 +76,15 @@ class FleetUnderTest:
         """`async with` it for the public interface."""
         return Fleet.connect(home=self.home)
 
-    async def listening(self, client: Fleet, novas: int, timeout_s: float = 30.0) -> dict[str, int]:
-        """Wait until so many Novas listen with nothing in hand; their pids."""
+    async def listening(
+        self, client: Fleet, novas: int, timeout_s: float = 30.0, *, idle: bool = True
+    ) -> dict[str, int]:
+        """Wait until so many Novas listen (`idle`: with nothing in hand); their pids."""
 
         def pids(status: Mapping[str, Any]) -> dict[str, int] | None:
-            rows = [n for n in status["novas"] if n["alive"] and n["listening"] and not n["task"]]
+            rows = [n for n in status["novas"] if n["alive"] and n["listening"]]
+            if idle:
+                rows = [n for n in rows if not n["task"]]
             return {n["id"]: n["pid"] for n in rows} if len(rows) == novas else None
 
         return await until(client.status, pids, timeout_s, f"{novas} Novas listening")

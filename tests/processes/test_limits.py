@@ -130,3 +130,23 @@ async def test_output_that_waits_to_be_read_is_no_silence(
     os.kill(keeper, signal.SIGCONT)
     outcome = await running
     assert outcome.ok, outcome
+
+
+@pytest.mark.parametrize(
+    "number",
+    [100, pytest.param(2_000, marks=[pytest.mark.long, pytest.mark.timeout(600)])],
+)
+async def test_slow_commands_are_never_taken_for_hung(
+    server: KeeperServerProcess, tmp_path: Path, number: int
+) -> None:
+    """Each is silent up to just under the limit, then moves; twice."""
+    limit_s, silent_s, at_once = 4.0, 3.6, asyncio.Semaphore(50)
+
+    async def one(index: int) -> Outcome:
+        async with at_once:
+            script = f"sleep {silent_s}; echo 1; sleep {silent_s}; echo 2"
+            folder = tmp_path / str(index)
+            return await run(server, folder, "sh", "-c", script, silence_s=limit_s)
+
+    outcomes = await asyncio.gather(*(one(index) for index in range(number)))
+    assert [outcome.error for outcome in outcomes if not outcome.ok] == []
