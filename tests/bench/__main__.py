@@ -21,6 +21,7 @@ from tests.bench import (
     discovery,
     idle,
     latency,
+    many,
     processes,
     recovery,
     throughput,
@@ -42,6 +43,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "bytes": bytes_per_task,
     "update": update,
     "wake": wake,
+    "many": many,
 }
 
 

@@ -124,6 +124,17 @@ def idle() -> dict[str, Any]:
     return {"pids": pids, "driver": os.getpid()}
 
 
+def many(count: str) -> dict[str, Any]:
+    """So many actors that do nothing but pend; s from the first to the last that answers."""
+    start_ray(int(count))
+    began_s = time.monotonic()
+    actors = [make(Pending, f"bare-{number}") for number in range(int(count))]
+    pids = ray.get([actor.pid.remote() for actor in actors])
+    ready_s = time.monotonic() - began_s
+    globals()["kept"] = (actors, [actor.join.remote() for actor in actors])
+    return {"pids": pids, "driver": os.getpid(), "ready_s": ready_s}
+
+
 def coldstart(dashboard_port: str) -> dict[str, Any]:
     """Ray with its dashboard and three actors; CLOCK_MONOTONIC of each step, s."""
     imported_s = time.monotonic()
@@ -170,9 +181,10 @@ def main(mode: str, *args: str) -> None:
         "idle": idle,
         "coldstart": coldstart,
         "recovery": recovery,
+        "many": many,
     }
     print(json.dumps(modes[mode](*args)), flush=True)
-    if mode == "idle":
+    if mode in ("idle", "many"):
         sys.stdin.read()
     ray.shutdown()
 
