@@ -23,6 +23,7 @@ from tests.bench import (
     latency,
     many,
     processes,
+    quarantine,
     recovery,
     throughput,
     update,
@@ -44,6 +45,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "update": update,
     "wake": wake,
     "many": many,
+    "quarantine": quarantine,
 }
 
 

@@ -41,3 +41,14 @@ def block(ctx: Any, seconds: float) -> None:
 async def call_paid_api(ctx: Any) -> None:
     async with ctx.api_request(cost_usd=1.0):
         raise AssertionError("nobody may be let through at a cost that nothing counts")
+
+
+async def call_api_and_note(ctx: Any, log: str, seconds: float) -> None:
+    """A call as its callee sees it: when it began and ended, CLOCK_MONOTONIC in ns."""
+    import asyncio
+
+    async with ctx.api_request():
+        began_ns = time.monotonic_ns()
+        await asyncio.sleep(seconds)
+        with Path(log).open("a") as file:
+            file.write(f"{began_ns} {time.monotonic_ns()}\n")

@@ -21,3 +21,8 @@ def updates(ctx: Any, number: int, pause_s: float) -> None:
     for done in range(number):
         time.sleep(random.uniform(0.5, 1.5) * pause_s)
         ctx.progress(100 * done / number, str(time.monotonic_ns()))
+
+
+def steady(_ctx: Any) -> None:
+    """Work that takes time, and little of the processor."""
+    time.sleep(0.01)
