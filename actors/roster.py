@@ -93,7 +93,8 @@ class Roster:
         return self._shared("streams", StreamsActor, config, self.report.clock_offset_ms)
 
     def _shared(self, name: str, actor_class: type, *args: Any) -> Child:
-        spec = ChildSpec(name, shutdown_s=self.settings.supervision.shutdown_s)
+        # All that it knows is in the store: there is nothing for it to end.
+        spec = ChildSpec(name, shutdown_s=0)
         return Child(spec, "actor", name, actor_class, args)
 
 
