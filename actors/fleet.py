@@ -26,7 +26,7 @@ from actors.ground import Ground, StoreReport, fleet_clock
 from actors.idleness import Idleness, ended_blocked
 from actors.pulse import Pulse
 from actors.reclaim import Reclaim
-from actors.roster import Roster
+from actors.roster import Roster, child_specs
 from actors.session import RaySession
 from actors.spares import Spares
 from novawf import fleet_view
@@ -44,6 +44,7 @@ from novawf.store.anchor import anchor
 from novawf.store.connect import connect
 from novawf.store.ownership import Ownership
 from novawf.supervision.causes import Cause
+from novawf.supervision.child_spec import check_child_specs
 from novawf.supervision.restart_intensity import add_restart
 from novawf.tasks.claims import fence_all
 from novawf.tasks.queue import TaskQueue
@@ -110,6 +111,7 @@ class Fleet:
 
     def run(self) -> int:
         """The whole life of the fleet; returns the exit code. Raises NovawfError at the start."""
+        check_child_specs(child_specs(self.settings))
         metrics = self.settings.metrics
         check_port_free(metrics.host, metrics.port, "metrics (--metrics-port)")
         dashboard_port = self.settings.ray.dashboard_port

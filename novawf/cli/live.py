@@ -230,7 +230,7 @@ _SENTENCES: Final[Mapping[str, tuple[str, ...]]] = {
     "ray_died": ("Ray's {what} died; another session is started",),
     "store_rolled_back": ("WARNING: {detail}",),
     "idle": ("Nothing is left to do: {completed} completed, {blocked} blocked",),
-    "draining": ("Draining ({signal}): work in hand may finish; Ctrl-C again ends at once",),
+    "draining": ("Draining: work in hand may finish; Ctrl-C again ends at once",),
     "ending_now": ("Ending at once",),
     "stopping": ("Stopping {what}",),
     "stopped": ("Stopped",),

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import pty
 import signal
 import subprocess
-import sys
-import termios
 import time
 from pathlib import Path
 
 import psutil
 import pytest
-from fleet_process import ROOT, FleetProcess, clean_environment, free_port, running_fleet
+from fleet_process import FleetProcess, clean_environment, running_fleet
 from service_manager import service_manager
 from valkey_process import running_valkey
 from waiting import wait_until
@@ -31,6 +27,12 @@ IGNORANT = "trap '' INT TERM; touch {}; while :; do sleep 0.1; done"
 
 def in_hand(fleet: FleetProcess, task_id: str) -> bool:
     return bool(fleet.task(task_id)["status"] == "in_progress")
+
+
+def waited_for(fleet: FleetProcess) -> list[str] | None:
+    """Whom the supervisor said last that it waits for."""
+    lines = [line for line in fleet.said() if line["event"] == "waiting_for"]
+    return lines[-1]["children"] if lines else None
 
 
 def test_a_drain_waits_within_its_limit_and_tells_everybody(tmp_path: Path) -> None:
@@ -75,7 +77,10 @@ def test_a_limit_can_be_changed_and_who_does_not_end_is_killed(tmp_path: Path) -
     directory.mkdir()
     with running_valkey(find_binary(), directory) as address:
         url = f"unix://{address.path}"
-        env = clean_environment(**QUIET, NOVAWF_STORE_URL=url, NOVAWF_SUPERVISION__DRAIN_S="600")
+        env = clean_environment(
+            **QUIET, NOVAWF_STORE_URL=url, NOVAWF_SUPERVISION__DRAIN_S="600",
+            NOVAWF_SUPERVISION__SHUTDOWN_S="1", NOVAWF_EXECUTORS__GRACE_S="0.2",
+        )  # fmt: skip
         with running_fleet(tmp_path / "home", *FLAGS, env=env) as fleet:
             task = fleet.submit(argv=["sh", "-c", IGNORANT.format(started)], nova="torch")
             wait_until(started.exists, 10)
@@ -83,7 +88,8 @@ def test_a_limit_can_be_changed_and_who_does_not_end_is_killed(tmp_path: Path) -
             stopped = fleet.nova("echo")["pid"]
             os.kill(stopped, signal.SIGSTOP)
             fleet.process.send_signal(signal.SIGTERM)
-            wait_until(lambda: any(line["event"] == "waiting_for" for line in fleet.said()), 10)
+            wait_until(lambda: not psutil.pid_exists(stopped), 4.5, what="the end of a deaf Nova")
+            wait_until(lambda: waited_for(fleet) == ["torch"], 5)
             assert fleet.status()["fleet"]["state"] == "draining"
             late = fleet.novawf("add", "helix", check=False)
             assert "ending" in late.stderr
@@ -108,47 +114,17 @@ def fleet_task(url: str, task_id: str) -> tuple[str, str]:
 
 
 def test_a_closed_terminal_drains_like_any_other_order(tmp_path: Path) -> None:
-    """SIGHUP goes to everything in the foreground, and Ray must outlive the work in hand."""
-    home, done = tmp_path / "home", tmp_path / "done"
-    master, slave = pty.openpty()
-
-    def take_terminal() -> None:
-        os.setsid()
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "supervisor.py"), "--home", str(home), *FLAGS, "--json",
-         "--metrics-port", str(free_port())],
-        stdin=slave, stdout=slave, stderr=slave, cwd=ROOT, preexec_fn=take_terminal,  # noqa: PLW1509
-        env=clean_environment(**QUIET),
-    )  # fmt: skip
-    os.close(slave)
-    fleet = None
-    try:
-        said = b""
-        while b"fleet_started" not in said:
-            said += os.read(master, 1 << 16)
-        tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        fleet = Foreign(home)
+    """A shell passes SIGHUP on to the whole group, and Ray must outlive the work in hand."""
+    done = tmp_path / "done"
+    with running_fleet(tmp_path / "home", *FLAGS, env=clean_environment(**QUIET)) as fleet:
         task = fleet.submit(argv=["sh", "-c", f"sleep 2; touch {done}"])
         wait_until(lambda: in_hand(fleet, task), 10)
-        os.close(master)
-        assert process.wait(20) == 0
+        tree = fleet.tree()
+        os.killpg(fleet.pid, signal.SIGHUP)
+        assert fleet.process.wait(20) == 0
         assert done.exists()
-        wait_until(lambda: not any(p.is_running() for p in tree), 2, what="the end of all")
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        with contextlib.suppress(OSError):
-            os.close(master)
-
-
-class Foreign(FleetProcess):
-    """A fleet that somebody else has started."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
+        wait_until(lambda: not any(p.lives() for p in tree), 2, what="the end of every process")
+        assert not any(line["event"] == "child_died" for line in fleet.said())
 
 
 def may_unshare() -> bool:
@@ -169,14 +145,9 @@ def test_as_process_1_it_reaps_strangers_and_ends_everything(tmp_path: Path) -> 
         (first,) = psutil.Process(fleet.pid).children()
         tree = fleet.tree()
         inside = ["nsenter", "--target", str(first.pid), "--pid", "--mount"]
-        subprocess.run(
-            [*inside, "sh", "-c", "(exec setsid sh -c 'sleep 0.2') & "], check=True, timeout=10
-        )
-        wait_until(lambda: any(c.name() in ("sh", "sleep") for c in first.children()), 5)
-        wait_until(
-            lambda: not any(c.status() == psutil.STATUS_ZOMBIE for c in first.children()), 5,
-            what="no zombie",
-        )  # fmt: skip
+        subprocess.run([*inside, "sh", "-c", "sleep 1 &"], check=True, timeout=10)
+        orphan = next(c for c in first.children() if c.name() == "sleep")
+        wait_until(lambda: not orphan.is_running(), 5, what="the end and the burial of an orphan")
         assert fleet.ended(fleet.submit(argv=["sh", "-c", "exit 3"], retries=0))["exit_code"] == 3
         os.kill(first.pid, signal.SIGTERM)
         assert fleet.process.wait(30) == 0
