@@ -120,7 +120,11 @@ def test_a_closed_terminal_drains_like_any_other_order(tmp_path: Path) -> None:
         task = fleet.submit(argv=["sh", "-c", f"sleep 2; touch {done}"])
         wait_until(lambda: in_hand(fleet, task), 10)
         tree = fleet.tree()
+        core = [p for p in tree if "raylet" in p.what or "gcs_server" in p.what]
         os.killpg(fleet.pid, signal.SIGHUP)
+        wait_until(lambda: waited_for(fleet), 5)
+        assert core
+        assert all(p.lives() for p in core)
         assert fleet.process.wait(20) == 0
         assert done.exists()
         wait_until(lambda: not any(p.lives() for p in tree), 2, what="the end of every process")

@@ -20,6 +20,7 @@ from tests.bench import (
     depth,
     discovery,
     idle,
+    keeper,
     latency,
     processes,
     recovery,
@@ -42,6 +43,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "bytes": bytes_per_task,
     "update": update,
     "wake": wake,
+    "keeper": keeper,
 }
 
 
