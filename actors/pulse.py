@@ -39,6 +39,7 @@ class Pulse:
         """So many of the children run."""
         self.notifier.status(f"starting: {running} of {children} children run")
         self.notifier.extend(STARTING_S)
+        self.notifier.beat()  # of one that began anew the service manager still wants to hear
 
     def started(self) -> None:
         """Every child runs, or was given up."""
