@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from redis.exceptions import RedisError
 
@@ -20,6 +19,7 @@ from actors.directory import Directory
 from actors.family import Family
 from actors.ground import StoreReport
 from actors.pulse import Pulse
+from novawf.cli.live import Announcer
 from novawf.clock import monotonic_s
 from novawf.processes.drain_order import take_order
 from novawf.settings import Settings
@@ -45,13 +45,6 @@ class Waiting:
         if self.left_s > 0:
             return f"waiting for {names}; work in hand is handed back in {self.left_s:.0f} s"
         return f"waiting for {names} to hand back its work"
-
-
-class Announces(Protocol):
-    """Where people are told."""
-
-    def announce(self, event: str, **fields: Any) -> None:
-        """One event."""
 
 
 class Draining:
@@ -126,7 +119,7 @@ class Ending:
         directory: Directory,
         report: StoreReport,
         pulse: Pulse,
-        announcer: Announces,
+        announcer: Announcer,
     ) -> None:
         self.settings = settings
         self.directory = directory

@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -30,6 +30,7 @@ from actors.roster import Roster, child_specs
 from actors.session import RaySession
 from actors.spares import Spares
 from novawf import fleet_view
+from novawf.cli.live import Announcer
 from novawf.clock import SystemClock, monotonic_s
 from novawf.errors import NovawfError
 from novawf.ids import run_id as new_run_id
@@ -61,16 +62,6 @@ RENEW_S = 2.0
 """How often the supervisor renews its hold on the store (`store/ownership.py`)."""
 STARTS_PER_CORE = 2
 """First starts of children at once, where the settings name no number."""
-
-
-class Announcer(Protocol):
-    """Where the supervisor says what happens (live table or JSON lines)."""
-
-    def announce(self, event: str, **fields: Any) -> None:
-        """One event."""
-
-    def show(self, status: Mapping[str, Any]) -> None:
-        """The whole fleet, a few times a second."""
 
 
 class Fleet:
