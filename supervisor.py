@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,6 +52,10 @@ def up(
         int | None,
         typer.Option(help="Standby Novas, which take over a dead one's name at once [0]."),
     ] = None,
+    drain_limit: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="S", help="Time for work in hand when the fleet ends [4]."),
+    ] = None,
     until_idle: Annotated[
         bool,
         typer.Option(
@@ -69,7 +74,7 @@ def up(
         bool, typer.Option("--json", help="JSON lines even on a terminal.")
     ] = False,
 ) -> None:
-    from novawf.settings import environment, load_settings  # noqa: PLC0415 - after --help
+    from novawf.settings import environment, load_settings, service_manager  # noqa: PLC0415 - after --help
 
     refuse_what_is_not_there(ray_address, momentum)
     overrides: dict[str, Any] = {
@@ -79,6 +84,7 @@ def up(
         "store.url": store,
         "metrics.port": metrics_port,
         "supervision.spares": spares,
+        "supervision.drain_s": drain_limit,
         "work.momentum": None if momentum is None else momentum == "on",
     }
     given = {key: value for key, value in overrides.items() if value is not None}
@@ -87,9 +93,11 @@ def up(
 
     from actors.fleet import Fleet  # noqa: PLC0415 - Ray takes a second
     from novawf.cli.live import make_announcer  # noqa: PLC0415
+    from novawf.processes.notify import Notifier  # noqa: PLC0415
 
     announcer = make_announcer(sys.stdout, sys.stdout.isatty() and not json_lines)
-    fleet = Fleet(settings, announcer, environment(), until_idle=until_idle)
+    manager = Notifier.of(service_manager(), os.getpid())
+    fleet = Fleet(settings, announcer, environment(), until_idle=until_idle, notifier=manager)
     raise typer.Exit(fleet.run())
 
 

@@ -7,6 +7,7 @@ is never taken for "crashed": a child that takes its time has not exited.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -65,6 +66,10 @@ class Child:
     """Why it last ended: the word of `cause`."""
     again: bool = False
     """It ends because it is to be started anew: that is no failure."""
+    killed: bool = False
+    """Its present life was ended by us, by force."""
+    lives: int = 0
+    """How often it has been started."""
 
     @property
     def alive(self) -> bool:
@@ -91,6 +96,8 @@ class Watch:
 
     clock: Clock
     settings: SupervisionSettings
+    turns: asyncio.Semaphore
+    """Of first starts so many at once, in the order in which they were asked for."""
     make: Callable[[Child], Awaitable[ActorHandle]]
     """Give it a process."""
     free: Callable[[Child, ActorHandle], None]
@@ -140,7 +147,7 @@ async def supervise(child: Child, watch: Watch) -> None:
             child.until = iso(watch.clock.wall_s() + verdict.after_s)
             await _enter(child, watch, "backing off", f"{cause}; again in {verdict.after_s:.1f} s")
             child.until = ""
-            if await _told_within(child.ending, verdict.after_s):
+            if await told_within(child.ending, verdict.after_s):
                 break
     await _enter(child, watch, "stopped", child.cause)
 
@@ -150,11 +157,18 @@ async def _live(child: Child, watch: Watch) -> ExitKind:
     await _enter(child, watch, "starting", child.cause)
     if child.ending.is_set():  # its name is another supervisor's by now
         return ExitKind.NORMAL
-    started, kills = False, memory_kills()
+    started, kills, child.killed = False, memory_kills(), False
     child.between.clear()
+    child.lives += 1
     try:
-        child.actor = await watch.make(child)
-        born = await child.actor.start()
+        # Many first starts at once only slow each other down; a restart is waited for by work.
+        async with watch.turns if child.lives == 1 else contextlib.nullcontext():
+            if child.ending.is_set():
+                return ExitKind.NORMAL
+            child.actor = await watch.make(child)
+            if child.ending.is_set():
+                return ExitKind.NORMAL
+            born = await child.actor.start()
         started = True
         child.pid, child.epoch = born["pid"], born.get("epoch", 0)
         child.exit = ExitWatch(born["pid"], None)
@@ -226,7 +240,8 @@ async def _quarantine(child: Child, watch: Watch, reason: str) -> None:
     child.policy, child.cause = RestartState(), ""
 
 
-async def _told_within(event: asyncio.Event, timeout_s: float) -> bool:
+async def told_within(event: asyncio.Event, timeout_s: float) -> bool:
+    """Whether the event comes within `timeout_s`."""
     try:
         async with asyncio.timeout(timeout_s):  # wait_for of Python 3.11 can lose a cancellation
             await event.wait()

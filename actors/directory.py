@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Sequence
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -39,6 +41,7 @@ class Directory:
         self.ownership: Ownership
         """Given once the store is known; records are written only while it is ours."""
         self._started_at = ""
+        self._draining: dict[str, Any] | None = None
 
     def address(self, report: StoreReport) -> None:
         """`fleet.json`, as soon as the store answers: work can be queued while Ray starts."""
@@ -58,8 +61,20 @@ class Directory:
                 "started_at": self._started_at,
                 "sentinel_pid": sentinel,
                 "sentinel_start": process_start_time(sentinel),
+                # What `novawf down` waits for, and for how long.
+                "drain_s": self.settings.supervision.drain_s,
+                "shutdown_s": self.settings.supervision.shutdown_s,
+                "draining": self._draining,
             },
         )
+
+    def draining(self, report: StoreReport, limit_s: float, waiting: Sequence[str]) -> None:
+        """Tell who waits for the end: these children are left of a drain with this limit."""
+        self._draining = {"limit_s": limit_s, "waiting_for": list(waiting)}
+        try:
+            self.address(report)
+        except OSError as error:  # a full disk must not keep the fleet from ending
+            log.warning("fleet.json does not tell of the drain: %s", error)
 
     async def fleet(self, report: StoreReport, state: str) -> bool:
         """The fleet's own document in the store; False when the store is another's now."""

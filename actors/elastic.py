@@ -51,6 +51,8 @@ class Elastic:
         self.announce = announce
         self.redis: Any = connect(store, block_s=BLOCK_S, name="supervisor-orders")
         self.desk = OrderDesk(self.redis, clock)
+        self.ending = False
+        """The fleet ends: who belongs to it is not changed any more."""
         self._changing = asyncio.Lock()
         self._errands: set[asyncio.Task[None]] = set()
 
@@ -87,6 +89,8 @@ class Elastic:
             log.warning("order %s: the store is away: %s", order.op, error)
 
     async def _carry_out(self, order: Order) -> dict[str, Any]:
+        if self.ending:
+            raise UserError(f"{order.op}: the fleet is ending")
         if order.op == "lift":
             return self._lift(order.what["novas"])
         if self._changing.locked():

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+import os
+import signal
+from collections.abc import Callable, Iterator
 
-from actors.child import Child, Watch, supervise
+from actors.child import Child, Watch, supervise, told_within
+from novawf.processes.identity import signal_confirmed
+from novawf.processes.tree import is_descendant
 
 log = logging.getLogger("novawf.actors")
 
 ASK_S = 1.0
-"""How long a child may take to hear that it is to drain; one that is stopped or hung never does."""
+"""How long a child may take at least to hear that it is to drain; one that is hung never does."""
+KILLED_S = 2.0
+"""How long a killed process may take to be gone; the kernel needs milliseconds, Ray tells of it."""
 
 
 class Family:
@@ -52,7 +58,7 @@ class Family:
     async def remove(self, child: Child, limit_s: float) -> None:
         """Let a child end what it has in hand within `limit_s`, and watch it no more."""
         child.ending.set()
-        await self._end(child, limit_s)
+        await self.end(child, limit_s)
         await asyncio.wait({self._watches[child.spec.id]})
         del self._children[child.spec.id], self._watches[child.spec.id]
 
@@ -66,7 +72,7 @@ class Family:
         elif child.alive:
             child.again = True
             child.settled.clear()
-            await self._end(child, limit_s)
+            await self.end(child, limit_s)
         await child.settled.wait()
 
     def lift(self, child: Child) -> bool:
@@ -77,22 +83,6 @@ class Family:
         child.lifted.set()
         return True
 
-    async def drain(self, children: Iterable[Child], limit_s: float, grace_s: float) -> None:
-        """All children end; the given ones may first end what they have in hand.
-
-        They get `limit_s`, and `grace_s` more to say that they are done.
-        """
-        for child in self:
-            child.ending.set()
-        chosen = [child for child in children if child.alive]
-        await asyncio.gather(*(self._ask(child, limit_s) for child in chosen))
-        waiting = {self._watches[child.spec.id] for child in chosen}
-        if waiting:
-            await asyncio.wait(waiting, timeout=limit_s + grace_s)
-        for child in reversed(list(self)):
-            if child.actor is not None:
-                child.actor.kill()
-
     async def close(self) -> None:
         """Watch over nobody any more."""
         watches = list(self._watches.values())
@@ -100,24 +90,36 @@ class Family:
             task.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
 
-    async def _end(self, child: Child, limit_s: float) -> None:
-        """One life: asked to end, then made to."""
+    async def end(self, child: Child, limit_s: float) -> None:
+        """One life: asked to end, then made to.
+
+        Work in hand may go on for `limit_s`; its process may then take `shutdown_s` of its
+        specification, and so may one that does not hear the question. After that it is killed.
+        """
         actor = child.actor
+        if child.kind == "nova" and child.alive and await self._ask(child, limit_s):
+            await told_within(child.between, limit_s + child.spec.shutdown_s)
+        if actor is not None and child.actor is actor:
+            await self.kill(child)
+
+    async def kill(self, child: Child) -> None:
+        """End a child's process now, if it has one."""
+        actor, pid = child.actor, child.pid
         if actor is None:
             return
-        if child.kind == "nova" and await self._ask(child, limit_s):
-            gone = asyncio.ensure_future(child.between.wait())
-            await asyncio.wait({gone}, timeout=limit_s + child.spec.shutdown_s)
-            gone.cancel()
-        if child.actor is actor:
-            actor.kill()
+        child.killed = True
+        actor.kill()
+        if pid is not None:
+            # Ray asks the process to go; one that does not hear it lives on for 5 s (measured).
+            signal_confirmed(pid, signal.SIGKILL, lambda pid: is_descendant(pid, os.getpid()))
+        await told_within(child.between, KILLED_S)
 
     async def _ask(self, child: Child, limit_s: float) -> bool:
         actor = child.actor
         if actor is None:
             return False
         try:
-            async with asyncio.timeout(ASK_S):
+            async with asyncio.timeout(max(ASK_S, child.spec.shutdown_s)):
                 await actor.drain(limit_s)
         except Exception as error:
             log.warning("%s could not be asked to drain: %s", child.spec.id, error)

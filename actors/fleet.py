@@ -11,34 +11,42 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import threading
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from redis.exceptions import RedisError
 
 from actors.child import Child, Watch
 from actors.directory import Directory
+from actors.draining import Ending
 from actors.elastic import Elastic
 from actors.family import Family
 from actors.ground import Ground, StoreReport, fleet_clock
 from actors.idleness import Idleness, ended_blocked
 from actors.liveness import Liveness
+from actors.pulse import Pulse
 from actors.reclaim import Reclaim
-from actors.roster import Roster
+from actors.roster import Roster, child_specs
 from actors.session import RaySession
 from actors.spares import Spares
 from novawf import fleet_view
+from novawf.cli.live import Announcer
 from novawf.clock import SystemClock, monotonic_s
 from novawf.errors import NovawfError
 from novawf.ids import run_id as new_run_id
 from novawf.processes.handover import Handover, begin_anew
 from novawf.processes.keeper import KeeperClient
+from novawf.processes.notify import Notifier
+from novawf.processes.orphans import Orphans
+from novawf.processes.signals import ENDED_NOW, Signals
+from novawf.processes.tree import children as children_of
 from novawf.settings import Settings
 from novawf.store.anchor import anchor
 from novawf.store.connect import connect
 from novawf.store.ownership import Ownership
+from novawf.supervision.causes import Cause
+from novawf.supervision.child_spec import check_child_specs
 from novawf.supervision.restart_intensity import add_restart
 from novawf.tasks.claims import fence_all
 from novawf.tasks.queue import TaskQueue
@@ -53,20 +61,8 @@ TEND_S = 0.5
 """How often the supervisor looks after what cannot call: what died below, and silent leases."""
 RENEW_S = 2.0
 """How often the supervisor renews its hold on the store (`store/ownership.py`)."""
-DRAIN_S = 4.0
-"""Work in hand at a stop may end for so long; then it is handed back, to be gone within 10 s."""
-GRACE_S = 2.0
-"""How much longer a Nova may take to say that it is done."""
-
-
-class Announcer(Protocol):
-    """Where the supervisor says what happens (live table or JSON lines)."""
-
-    def announce(self, event: str, **fields: Any) -> None:
-        """One event."""
-
-    def show(self, status: Mapping[str, Any]) -> None:
-        """The whole fleet, a few times a second."""
+STARTS_PER_CORE = 2
+"""First starts of children at once, where the settings name no number."""
 
 
 class Fleet:
@@ -79,6 +75,7 @@ class Fleet:
         environment: Mapping[str, str],
         *,
         until_idle: bool = False,
+        notifier: Notifier | None = None,
     ) -> None:
         self.settings = settings
         self.announcer = announcer
@@ -86,6 +83,8 @@ class Fleet:
         self.run_id = new_run_id()
         self.environment = {**environment, "NOVAWF_RUN_ID": self.run_id}
         self.ground = Ground(settings, self.run_id, self.environment)
+        self.pulse = Pulse(notifier or Notifier(None))
+        self.orphans = Orphans()
         self.session = RaySession(
             dashboard=settings.ray.dashboard,
             dashboard_port=settings.ray.dashboard_port,
@@ -93,7 +92,8 @@ class Fleet:
         )
         self.directory = Directory(settings, self.ground, self.session, self.run_id)
         self.exit_code = 0
-        self._signals = 0
+        self.stopping = asyncio.Event()
+        self.signals = Signals(self._drain_asked, self._end_now)
         self._replaced = False
         self.family: Family | None = None
         self._blocked_before = 0
@@ -103,21 +103,27 @@ class Fleet:
 
     def run(self) -> int:
         """The whole life of the fleet; returns the exit code. Raises NovawfError at the start."""
+        check_child_specs(child_specs(self.settings))
         metrics = self.settings.metrics
         check_port_free(metrics.host, metrics.port, "metrics (--metrics-port)")
         dashboard_port = self.settings.ray.dashboard_port
         if self.settings.ray.dashboard and dashboard_port is not None:
             check_port_free("127.0.0.1", dashboard_port, "dashboard (ray.dashboard_port)")
+        self.signals.before_the_loop()
         self.ground.own()
         with supervisor_log(self.settings.fleet.home / "logs" / "supervisor.log"):
             try:
                 report = self._start_below()
                 asyncio.run(self._live(report))
             finally:
+                self.signals.after_the_loop()
+                self.pulse.ending("Ray")
                 self.announcer.announce("stopping", what="ray")
                 if self._ground_thread is not None:
                     self._ground_thread.join()  # or it would start things behind our back
                 self.session.stop()
+                self.pulse.ending("the store")
+                self.announcer.announce("stopping", what="store")
                 self.ground.stop()
         self.announcer.announce("stopped", exit_code=self.exit_code)
         return self.exit_code
@@ -134,14 +140,17 @@ class Fleet:
             except BaseException as error:
                 failed.append(error)
 
+        self.pulse.starting(0, len(self.settings.fleet.novas))
         self.announcer.announce("starting", home=str(self.settings.fleet.home))
         thread = self._ground_thread = threading.Thread(target=start_ground, name="ground")
         thread.start()
         if self.settings.store.url is not None:
             thread.join()  # a wrong URL or password is told before Ray's seconds, not after
         if not failed:
-            self.session.start(self.environment)
+            with self.signals.hangup_not_for_children():
+                self.session.start(self.environment)
             self._guard_ray()
+            self.orphans.own = set(children_of(os.getpid()))
         thread.join()
         if failed:
             raise failed[0]
@@ -155,7 +164,6 @@ class Fleet:
     # -- the event loop -------------------------------------------------------------------------
 
     async def _live(self, report: StoreReport) -> None:
-        self.stopping = asyncio.Event()
         self.clock: SystemClock = fleet_clock(report)
         self.redis: Any = connect(report.address, name="supervisor")
         self.ownership = self.directory.ownership = Ownership(self.redis, self.clock, report.owner)
@@ -168,9 +176,7 @@ class Fleet:
             self.settings.supervision.poison_after,
             self.announcer.announce,
         )
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._signalled, number)
+        self.signals.in_the_loop(asyncio.get_running_loop())
         if not (await self.ownership.renew() and await self.directory.fleet(report, "starting")):
             self._give_way()
             await self.redis.aclose()
@@ -186,6 +192,7 @@ class Fleet:
         watch = Watch(
             clock=self.clock,
             settings=self.settings.supervision,
+            turns=asyncio.Semaphore(starts_at_once(self.settings.supervision.starts_at_once)),
             make=self.spares.make,
             free=self.spares.free,
             changed=self._changed,
@@ -210,20 +217,24 @@ class Fleet:
             asyncio.create_task(self._tend_loop(report)),
             asyncio.create_task(liveness.run()),
             asyncio.create_task(self._show_loop()),
+            asyncio.create_task(self.pulse.run()),
             asyncio.create_task(self._announce_ready(report, children)),
             asyncio.create_task(elastic.run()),
-            asyncio.create_task(self.spares.run(children)),
         ]
+        busy = [asyncio.create_task(self.spares.run(children))]
         if self.until_idle:
-            others.append(asyncio.create_task(self._until_idle(family)))
+            busy.append(asyncio.create_task(self._until_idle(family)))
+        others += busy
         for task in others:
             task.add_done_callback(self._unexpected)
         unwatch = self.session.watch(self._ray_died)
         try:
             await self.stopping.wait()
-            # Of a fleet that was replaced nothing is handed back: its names belong to others.
-            novas = [] if self._replaced else reversed(family.novas)
-            await family.drain(novas, DRAIN_S, GRACE_S)
+            for task in busy:  # what only a fleet that works needs
+                task.cancel()
+            elastic.ending = True
+            ending = Ending(self.settings, self.directory, report, self.pulse, self.announcer)
+            await ending.run(family, hand_back=not self._replaced)
         finally:
             unwatch()
             for task in others:
@@ -267,8 +278,8 @@ class Fleet:
     async def _died(self, child: Child, pid: int, epoch: int) -> None:
         """Clean up after a process that is gone. The next life does not wait for this."""
         self.ground.unguard(pid)
-        if self.stopping.is_set():
-            return
+        if self._replaced or child.killed or (self.stopping.is_set() and child.why is Cause.ENDED):
+            return  # as it was meant to
         self.announcer.announce("child_died", child=child.spec.id, pid=pid, cause=child.cause)
         if child.kind == "nova":
             self.reclaim.of_dead(child.spec.id, epoch, child.cause)
@@ -304,6 +315,8 @@ class Fleet:
         while True:
             await asyncio.sleep(TEND_S)
             try:
+                if os.getpid() == 1:  # of a container: orphans there are ours
+                    self.orphans.bury(self.ground.pids())
                 for mended in await asyncio.to_thread(self.ground.tend):
                     self.announcer.announce("mended", what=mended)
                     self.directory.address(report)  # it names the sentinel
@@ -322,6 +335,7 @@ class Fleet:
                 log.warning("the store is away: %s", error)
             except NovawfError as error:
                 log.error("reclaiming: %s", error)
+            self.pulse.tended()
 
     def _ray_died(self, what: str) -> None:
         """Nothing of this session can be trusted any more, this process included: begin anew."""
@@ -371,13 +385,15 @@ class Fleet:
             await asyncio.sleep(TEND_S)
 
     async def _announce_ready(self, report: StoreReport, children: list[Child]) -> None:
-        for child in children:
+        for running, child in enumerate(children):
+            self.pulse.starting(running, len(children))
             await child.settled.wait()
         self._guard_ray()
         try:
             await self.directory.fleet(report, "running")
         except (RedisError, OSError) as error:
             log.warning("the fleet's record was not written: %s", error)
+        self.pulse.started()
         self.announcer.announce(
             "fleet_started",
             novas=list(self.settings.fleet.novas),
@@ -413,12 +429,16 @@ class Fleet:
 
     # -- the end --------------------------------------------------------------------------------
 
-    def _signalled(self, number: int) -> None:
-        self._signals += 1
-        if self._signals == 1:
-            self.announcer.announce("draining", signal=signal.Signals(number).name)
-            self.stopping.set()
-            return
-        # Second signal: end now. The sentinel ends all that is left, as for a crash.
+    def _drain_asked(self, name: str) -> None:
+        self.announcer.announce("draining", signal=name)
+        self.stopping.set()
+
+    def _end_now(self) -> None:
+        """Second signal: end now. The sentinel ends all that is left, as for a crash."""
         self.announcer.announce("ending_now")
-        os._exit(130)
+        os._exit(ENDED_NOW)
+
+
+def starts_at_once(wanted: int) -> int:
+    """How many children may start at the same time."""
+    return wanted or STARTS_PER_CORE * (os.cpu_count() or 1)

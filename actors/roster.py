@@ -22,6 +22,10 @@ from novawf.supervision.child_spec import ChildSpec, check_child_specs
 from novawf.work.config import WorkSettings
 from novawf.workflow.nova import NovaConfig
 
+FIRST = ("safety", "limiter", "metrics")
+LAST = ("streams",)
+"""Work from outside can wait in its stream, the Novas shall not wait for its reader."""
+
 
 class Roster:
     """Makes the children of one run of the fleet; starts none of them."""
@@ -51,8 +55,6 @@ class Roster:
             self._shared("limiter", LimiterActor, store, offset_ms, settings.limits),
             self._shared("metrics", MetricsActor, store, offset_ms, settings.metrics),
             *(self.nova(name) for name in novas),
-            # Last: work from outside can wait in its stream, the Novas shall not wait for its
-            # reader.
             self.streams(novas),
         ]
         check_child_specs(child.spec for child in children)
@@ -80,8 +82,7 @@ class Roster:
             wake=settings.wake,
             archive_dir=self.archive_dir,
         )
-        spec = ChildSpec(name, shutdown_s=settings.supervision.shutdown_s)
-        return Child(spec, "nova", "", NovaActor, (config,))
+        return Child(_nova_spec(settings, name), "nova", "", NovaActor, (config,))
 
     def streams(self, novas: Sequence[str]) -> Child:
         """The reader of the streams, of these Novas and the fleet."""
@@ -93,8 +94,23 @@ class Roster:
         return self._shared("streams", StreamsActor, config, self.report.clock_offset_ms)
 
     def _shared(self, name: str, actor_class: type, *args: Any) -> Child:
-        spec = ChildSpec(name, shutdown_s=self.settings.supervision.shutdown_s)
-        return Child(spec, "actor", name, actor_class, args)
+        return Child(_shared_spec(name), "actor", name, actor_class, args)
+
+
+def child_specs(settings: Settings) -> list[ChildSpec]:
+    """What a fleet with these settings would begin with, in the order of its start: to be checked
+    before anything is started for it."""
+    novas = [_nova_spec(settings, name) for name in settings.fleet.novas]
+    return [*map(_shared_spec, FIRST), *novas, *map(_shared_spec, LAST)]
+
+
+def _nova_spec(settings: Settings, name: str) -> ChildSpec:
+    return ChildSpec(name, shutdown_s=settings.supervision.shutdown_s)
+
+
+def _shared_spec(name: str) -> ChildSpec:
+    # All that it knows is in the store: there is nothing for it to end.
+    return ChildSpec(name, shutdown_s=0)
 
 
 def _work_settings(work: WorkSettings, until_idle: bool) -> WorkSettings:

@@ -49,7 +49,12 @@ MEANINGS: Mapping[str, str] = {
     "supervision.healthy_after_s": "A child that was ready for so long begins at no pause again.",
     "supervision.spares": "Standby Novas: they take over a dead one's name at once.",
     "supervision.poison_after": "Novas that one task may kill before it is quarantined.",
-    "supervision.shutdown_s": "Time that a child gets to stop.",
+    "supervision.drain_s": "When the fleet ends, work in hand may finish within this; then it is "
+    "ended and handed back. 0 hands it back at once.",
+    "supervision.shutdown_s": "How long after that a Nova may take to stop; then it is killed. A "
+    "command that ignores SIGINT and SIGTERM takes twice `executors.grace_s`.",
+    "supervision.starts_at_once": "First starts of children at the same time; 0: two a core. "
+    "Restarts do not wait for these.",
     "safety.refresh_s": "How often the safety verdict is renewed.",
     "safety.valid_s": "How long a verdict holds; at least twice `refresh_s`.",
     "executors.head_bytes": "Of a task's output the beginning, kept in its log.",
@@ -76,7 +81,6 @@ MEANINGS: Mapping[str, str] = {
 NOT_YET = frozenset(
     {
         "limits.breaker_failures",
-        "supervision.shutdown_s",
         "ray.address",
         "personality.NAME.work_style",
         "personality.NAME.communication",

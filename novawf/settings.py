@@ -32,6 +32,7 @@ from novawf.errors import InvalidConfig
 from novawf.executors.config import ExecutorSettings
 from novawf.limits.config import LimitSettings
 from novawf.personality.config import ProfileSettings
+from novawf.processes import notify
 from novawf.safety.config import SafetySettings
 from novawf.store.config import StoreSettings
 from novawf.store.connect import parse_url
@@ -162,9 +163,20 @@ def default_home(environ: Mapping[str, str]) -> Path:
 
 
 def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """A copy of the environment for what the fleet starts, without what is secret in it."""
+    """A copy of the environment for what the fleet starts, without what is secret in it, or meant
+    for the supervisor alone."""
     variables = os.environ if environ is None else environ  # noqa: TID251 - the one place
-    return {name: value for name, value in variables.items() if name not in _SECRET}
+    return {
+        name: value
+        for name, value in variables.items()
+        if name not in _SECRET and name not in notify.VARIABLES
+    }
+
+
+def service_manager(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a service manager said to this very process, for `notify.Notifier`."""
+    variables = os.environ if environ is None else environ  # noqa: TID251 - the one place
+    return {name: variables[name] for name in notify.VARIABLES if name in variables}
 
 
 def ensure_home(path: Path) -> None:

@@ -47,9 +47,19 @@ def render(
     """The whole picture at `now_iso`.
 
     `status` is the document of `status --json`; `extra` what it does not hold, all optional:
-    `metrics` and `dashboard` (URLs) and `phase` (`draining`, to show instead of the state).
+    `metrics` and `dashboard` (URLs), `phase` (`draining`, to show instead of the state) and
+    `waiting` (how many Novas a drain waits for, and seconds until their work is handed back).
     """
     return _FleetPicture(status, parse_iso(now_iso), extra or {})
+
+
+def _phase(extra: Mapping[str, Any]) -> str | None:
+    phase: str | None = extra.get("phase")
+    if phase is None or "waiting" not in extra:
+        return phase
+    novas, left_s = extra["waiting"]
+    limit = f"at most {left_s:.0f} s more" if left_s > 0 else "handing back"
+    return f"{phase}: {novas} Nova{'' if novas == 1 else 's'} at work, {limit}"
 
 
 class _FleetPicture:
@@ -87,7 +97,7 @@ class _FleetPicture:
     def _head(self) -> list[Text]:
         fleet = self._status["fleet"]
         store = fleet["store"]
-        state = self._extra.get("phase") or fleet["state"]
+        state = _phase(self._extra) or fleet["state"]
         parts = [
             ("NOVAWF ", "bold"),
             (printable(state), "green" if state == "running" else "yellow"),

@@ -7,7 +7,7 @@ import select
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,10 +16,18 @@ from novawf.clock import monotonic_s
 from novawf.errors import FleetNotRunning, Internal, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from novawf.cli.output import Output
 
 SECOND_SIGNAL_AFTER_S = 0.2
 """Two signals of one kind at once are one: the second waits until the first is taken."""
+
+LOOK_S = 0.5
+"""How often it is looked what the end waits for."""
+
+LONGER_S = 60.0
+"""How much longer than its own limits a fleet may take to end, on a busy machine."""
 
 _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
@@ -32,7 +40,7 @@ def register(app: typer.Typer) -> None:
         add_help_option=False,
         short_help="Start a fleet; `novawf up --help` shows its flags",
     )(up)
-    command(app, "down", "novawf down", "novawf down --now", "novawf down --timeout 300")(down)
+    command(app, "down", "novawf down", "novawf down --now", "novawf down --drain-limit 300")(down)
 
 
 def up(ctx: typer.Context) -> None:
@@ -66,33 +74,61 @@ def supervisor_path() -> Path:
 def down(
     call: Invocation,
     timeout: Annotated[
-        float, typer.Option(min=0, metavar="S", help="How long to wait for its end.")
-    ] = 60.0,
+        float | None,
+        typer.Option(min=0, metavar="S", help="How long to wait for its end [the limits, + 60]."),
+    ] = None,
+    drain_limit: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="S", help="Time for work in hand; 0 hands it back at once [as set]."
+        ),
+    ] = None,
     now: Annotated[
         bool, typer.Option("--now", help="End work in hand instead of letting it finish.")
     ] = False,
 ) -> None:
     """Stop the fleet of this home: work in hand is finished or handed back, nothing is lost."""
-    from novawf.processes.finding import find_fleet  # noqa: PLC0415 - see the package's docstring
+    from novawf.processes.drain_order import order_drain  # noqa: PLC0415 - see the package
+    from novawf.processes.finding import find_fleet  # noqa: PLC0415
 
+    if now and drain_limit is not None:
+        raise typer.BadParameter("--now leaves work in hand no time: leave --drain-limit out")
     home = call.place().home
-    pid = int(find_fleet(home)["pid"])
+    fleet = find_fleet(home)
+    pid = int(fleet["pid"])
+    limits_s = _limits_s(fleet, drain_limit)
     began_s = monotonic_s()
     process = _pin(home, pid)
+    watch = _Watch(home, pid, call.out)
     try:
-        signal.pidfd_send_signal(process, signal.SIGTERM)
+        if drain_limit is not None:
+            order_drain(home, pid, drain_limit)
+        if fleet.get("draining") is None:  # else a signal more would end it at once
+            signal.pidfd_send_signal(process, signal.SIGTERM)
         if now and not _ended(process, SECOND_SIGNAL_AFTER_S):
             signal.pidfd_send_signal(process, signal.SIGTERM)
-        _await_end(process, pid, timeout, call.out)
+        watch.until_ended(process, limits_s + LONGER_S if timeout is None else timeout)
     except ProcessLookupError:
         pass  # it ended by itself meanwhile, which is what was asked for
     finally:
         os.close(process)
     took_s = monotonic_s() - began_s
     call.out.show(
-        {"stopped": True, "pid": pid, "took_s": round(took_s, 3)},
+        {
+            "stopped": True,
+            "pid": pid,
+            "took_s": round(took_s, 3),
+            "waited_for": {name: round(s, 1) for name, s in watch.waited_s.items()},
+        },
         f"the fleet at {home} has ended (supervisor {pid}, {took_s:.1f} s)",
     )
+
+
+def _limits_s(fleet: Mapping[str, Any], ordered_s: float | None) -> float:
+    """How long the fleet may take by its own limits, the end of Ray and the store aside."""
+    draining = fleet.get("draining") or {}
+    drain_s = draining.get("limit_s", fleet.get("drain_s", 0.0)) if ordered_s is None else ordered_s
+    return float(drain_s) + float(fleet.get("shutdown_s", 0.0))
 
 
 def _pin(home: Path, pid: int) -> int:
@@ -114,20 +150,49 @@ def _pin(home: Path, pid: int) -> int:
     return process
 
 
-def _await_end(process: int, pid: int, timeout_s: float, out: Output) -> None:
-    """Wait for the process to end. Raises Refused after `timeout_s`."""
-    began_s = monotonic_s()
-    while (waited_s := monotonic_s() - began_s) < timeout_s:
-        out.progress(f"waiting for supervisor {pid} to end: {waited_s:.0f} s")
-        if _ended(process, min(1.0, timeout_s - waited_s)):
-            out.progress("")
-            return
-    out.progress("")
-    if not _ended(process, 0):
-        raise Refused(
-            f"the supervisor (pid {pid}) has not ended within {timeout_s:g} s and goes on "
-            "draining: wait longer (--timeout), or `novawf down --now`"
-        )
+class _Watch:
+    """Waits for the end of a supervisor, and tells what that waits for, by its own `fleet.json`."""
+
+    def __init__(self, home: Path, pid: int, out: Output) -> None:
+        self.home = home
+        self.pid = pid
+        self.out = out
+        self.waited_s: dict[str, float] = {}
+        """Nova → how long the end has waited for it."""
+        self._told = ""
+
+    def until_ended(self, process: int, timeout_s: float) -> None:
+        """Raises Refused after `timeout_s`."""
+        began_s = monotonic_s()
+        while (waited_s := monotonic_s() - began_s) < timeout_s:
+            self._tell(waited_s)
+            if _ended(process, min(LOOK_S, timeout_s - waited_s)):
+                self.out.progress("")
+                return
+        self.out.progress("")
+        if not _ended(process, 0):
+            left = self._left()
+            raise Refused(
+                f"the supervisor (pid {self.pid}) has not ended within {timeout_s:g} s"
+                f"{f', it waits for {left}' if left else ''} and goes on draining: wait longer "
+                "(--timeout), give work in hand less time (--drain-limit), or `novawf down --now`"
+            )
+
+    def _left(self) -> str:
+        from novawf.processes.home import read_fleet_file  # noqa: PLC0415 - see the package
+
+        draining = (read_fleet_file(self.home) or {}).get("draining") or {}
+        return ", ".join(draining.get("waiting_for") or ())
+
+    def _tell(self, waited_s: float) -> None:
+        left = self._left()
+        for name in left.split(", ") if left else ():
+            self.waited_s[name] = waited_s
+        what = left or f"supervisor {self.pid} to end"
+        self.out.progress(f"waiting for {what}: {waited_s:.0f} s")
+        if left and left != self._told and not self.out.shows_progress:
+            self._told = left
+            self.out.note(f"waiting for {left}")
 
 
 def _ended(process: int, wait_s: float) -> bool:

@@ -104,6 +104,8 @@ class LiveTable:
             self._extra |= {name: fields.get(name) for name in ("metrics", "dashboard")}
         elif event == "draining":
             self._extra["phase"] = "draining"
+        elif event == "waiting_for":
+            self._extra["waiting"] = (len(fields["children"]), fields["left_s"])
         text = sentence(event, fields)
         if text is not None:
             at = datetime.fromtimestamp(self._clock.wall_s(), UTC).astimezone()
@@ -206,7 +208,7 @@ def sentence(event: str, fields: Mapping[str, Any]) -> str | None:
     return f"{words}: {details}" if details else words
 
 
-_SILENT: Final = frozenset({"child_starting", "child_running", "child_stopped"})
+_SILENT: Final = frozenset({"child_starting", "child_running", "child_stopped", "waiting_for"})
 _SENTENCES: Final[Mapping[str, tuple[str, ...]]] = {
     "starting": ("Starting a fleet in {home}; Ray takes some seconds.",),
     "fleet_started": (
@@ -230,7 +232,7 @@ _SENTENCES: Final[Mapping[str, tuple[str, ...]]] = {
     "idle": ("Nothing is left to do: {completed} completed, {blocked} blocked",),
     "draining": ("Draining: work in hand may finish; Ctrl-C again ends at once",),
     "ending_now": ("Ending at once",),
-    "stopping": ("Stopping",),
+    "stopping": ("Stopping {what}",),
     "stopped": ("Stopped",),
 }
 

@@ -37,7 +37,7 @@ class ChildSpec:
 
     id: str
     restart: RestartKind = RestartKind.PERMANENT
-    shutdown_s: float = 8.0
+    shutdown_s: float = 5.0
     kind: ChildKind = ChildKind.WORKER
 
 

@@ -57,6 +57,9 @@ class StuckSettings(BaseModel):
 class SupervisionSettings(BaseModel):
     """`[supervision]`: restart intensity, back-off and the time a child gets to stop.
 
+    `drain_s` is how long work in hand may go on when the fleet ends; a child's process may take
+    `shutdown_s` more. `starts_at_once` bounds first starts, never restarts; 0 goes by the cores.
+
     `spares` (standby Novas) is read by the fleet, `poison_after` (Novas a task may kill before the
     task is quarantined) by the queue; nothing in this package acts on them.
     """
@@ -70,7 +73,6 @@ class SupervisionSettings(BaseModel):
     healthy_after_s: float = Field(default=1800.0, gt=0, allow_inf_nan=False)
     spares: int = Field(default=0, ge=0, le=100)
     poison_after: int = Field(default=3, ge=1)
-    shutdown_s: float = Field(default=8.0, ge=0, allow_inf_nan=False)
     silent_s: float = Field(
         default=60.0,
         ge=0,
@@ -85,6 +87,9 @@ class SupervisionSettings(BaseModel):
         description="A Nova that reads none of its orders for so long is ended; 0: never.",
     )
     stuck: StuckSettings = StuckSettings()
+    drain_s: float = Field(default=4.0, ge=0, allow_inf_nan=False)
+    shutdown_s: float = Field(default=5.0, ge=0, allow_inf_nan=False)
+    starts_at_once: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _cap_is_not_below_base(self) -> Self:

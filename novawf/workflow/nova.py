@@ -106,6 +106,7 @@ class NovaRuntime:
         self._reports: deque[tuple[Claim, float | None, str]] = deque(maxlen=REPORTS_KEPT)
         self._poster: asyncio.Task[None] | None = None
         self._fenced: Fenced | None = None
+        self._hand_back: asyncio.TimerHandle | None = None
 
     async def start(self) -> int:
         """Take the identity and read the kept state. Returns the epoch.
@@ -214,10 +215,16 @@ class NovaRuntime:
             await self._close()
 
     def drain(self, limit_s: float) -> None:
-        """Take nothing new; end what is in hand within `limit_s`, or hand it back."""
+        """Take nothing new; end what is in hand within `limit_s`, or hand it back.
+
+        Said again, the limit counts anew from now.
+        """
         self.steps.draining = True
         self.steps.interrupt.set()
-        asyncio.get_running_loop().call_later(limit_s, self._interrupt, "handed_back")
+        if self._hand_back is not None:
+            self._hand_back.cancel()
+        loop = asyncio.get_running_loop()
+        self._hand_back = loop.call_later(limit_s, self._interrupt, "handed_back")
 
     def view(self) -> dict[str, Any]:
         """How this Nova is, from its own memory."""

@@ -160,7 +160,9 @@ class TestBadInput:
         assert "--novas" in line
         assert not (tmp_path / "home").exists()
 
-    @pytest.mark.parametrize("names", ["To rch", "torch,,echo!", "torch,torch", "fleet", ""])
+    @pytest.mark.parametrize(
+        "names", ["To rch", "torch,,echo!", "torch,torch", "fleet", "", "limiter"]
+    )
     def test_bad_nova_names(self, tmp_path: Path, names: str) -> None:
         refused("--home", str(tmp_path / "home"), "--novas", names)
         assert not (tmp_path / "home").exists()

@@ -20,6 +20,7 @@ from tests.bench import (
     depth,
     discovery,
     idle,
+    keeper,
     latency,
     many,
     processes,
@@ -48,6 +49,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "many": many,
     "quarantine": quarantine,
     "soak": soak,
+    "keeper": keeper,
 }
 
 

@@ -66,7 +66,14 @@ class Process:
 class FleetProcess:
     """One supervisor and what can be asked of it from outside."""
 
-    def __init__(self, home: Path, *flags: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *flags: str,
+        env: dict[str, str] | None = None,
+        under: tuple[str, ...] = (),
+    ) -> None:
+        """`under` is a command that runs the supervisor as its own."""
         self.home = home
         self.metrics_port = free_port()
         self.env = env or clean_environment(NOVAWF_RAY__DASHBOARD="false")
@@ -74,7 +81,7 @@ class FleetProcess:
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
                 [
-                    sys.executable, str(ROOT / "supervisor.py"), "--home", str(home),
+                    *under, sys.executable, str(ROOT / "supervisor.py"), "--home", str(home),
                     "--metrics-port", str(self.metrics_port), *flags,
                 ],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self.env, cwd=ROOT,
@@ -181,10 +188,13 @@ class FleetProcess:
 
 @contextlib.contextmanager
 def running_fleet(
-    home: Path, *flags: str, env: dict[str, str] | None = None
+    home: Path,
+    *flags: str,
+    env: dict[str, str] | None = None,
+    under: tuple[str, ...] = (),
 ) -> Iterator[FleetProcess]:
     """A fleet that listens, and is gone at the end of the block."""
-    fleet = FleetProcess(home, *flags, env=env)
+    fleet = FleetProcess(home, *flags, env=env, under=under)
     try:
         yield fleet.listening()
     finally:

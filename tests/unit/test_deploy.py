@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
+import shutil
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from actors.pulse import LATE_S
 from novawf.clock import ManualClock
 from novawf.fleet_metrics import Snapshot, families
+from novawf.processes.signals import ENDED_NOW, NUMBERS
 from novawf.safety.gate import GateView
+from novawf.supervision.config import SupervisionSettings
 from novawf.tasks.protocol import Compliance
 from novawf.workflow.identity import ChildRecord
 
@@ -21,8 +28,8 @@ DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 OF_PROMETHEUS = {"up"}
 OF_THE_COLLECTOR = {"novawf_store_up": set[str]()}
 """Shown by `telemetry.prometheus.FleetCollector` itself, in front of the families."""
-DRAIN_S = 10
-"""A drain is over within so long (docs/operations.md)."""
+ENDING_S = 15
+"""For Ray and the store, after all children (docs/operations.md)."""
 
 
 def rules() -> list[dict[str, Any]]:
@@ -90,13 +97,49 @@ def test_prometheus_loads_the_rules_and_scrapes_the_default_port() -> None:
     assert job["static_configs"] == [{"targets": ["127.0.0.1:9464"]}]
 
 
-def test_the_unit_lets_the_supervisor_drain() -> None:
-    """SIGTERM reaches the supervisor alone, and SIGKILL comes well after a drain."""
+UNIT = DEPLOY / "systemd" / "novawf.service"
+
+
+def service() -> Mapping[str, str]:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read(DEPLOY / "systemd" / "novawf.service")
-    service = unit["Service"]
-    assert service["KillMode"] == "mixed"
-    assert int(service["TimeoutStopSec"]) >= 2 * DRAIN_S
-    assert service["Restart"] == "on-failure"
-    assert service["ExecStart"].endswith("/novawf up --json")
+    unit.read(UNIT)
+    return unit["Service"]
+
+
+def test_the_unit_lets_the_supervisor_drain() -> None:
+    """SIGTERM reaches the supervisor alone, and SIGKILL comes well after a drain."""
+    shipped = SupervisionSettings()
+    assert service()["KillMode"] == "mixed"
+    assert int(service()["TimeoutStopSec"]) >= shipped.drain_s + shipped.shutdown_s + ENDING_S
+    assert service()["Restart"] == "on-failure"
+    assert service()["ExecStart"].endswith("/novawf up --json")
+
+
+def test_the_unit_hears_the_supervisor() -> None:
+    """It is ready when it says so, and a loop that hangs is noticed, but no slow round of it."""
+    assert (service()["Type"], service()["NotifyAccess"]) == ("notify", "main")
+    assert int(service()["WatchdogSec"]) >= 2 * LATE_S
+
+
+def test_a_stop_that_was_asked_for_is_no_failure() -> None:
+    """Whichever signal it was, and whether the fleet had started."""
+    asked = {str(128 + number) for number in NUMBERS} | {str(ENDED_NOW)}
+    assert set(service()["SuccessExitStatus"].split()) == asked
+    assert service()["RestartPreventExitStatus"] == "2"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
+@pytest.mark.parametrize("manager", ["--user", "--system"])
+def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path, manager: str) -> None:
+    """A misspelt directive is ignored with a warning that nobody reads."""
+    text = re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", UNIT.read_text())
+    (tmp_path / "novawf.service").write_text(text)
+    done = subprocess.run(
+        ["systemd-analyze", manager, "verify", str(tmp_path / "novawf.service")],
+        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
+        capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    if "Failed to initialize manager" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert (done.returncode, done.stderr) == (0, "")

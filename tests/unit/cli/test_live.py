@@ -130,6 +130,19 @@ def test_the_three_levels_of_liveness_and_a_pause_are_words_not_only_colours(
     assert words in "\n".join(drawn(status(nova("torch", **changes))))
 
 
+@pytest.mark.parametrize(
+    ("waiting", "words"),
+    [
+        ((2, 31.4), "draining: 2 Novas at work, at most 31 s more"),
+        ((1, 0.0), "draining: 1 Nova at work, handing back"),
+    ],
+)
+def test_a_drain_says_how_many_it_waits_for_and_how_long(
+    waiting: tuple[int, float], words: str
+) -> None:
+    assert words in drawn(status(*BUSY), extra={"phase": "draining", "waiting": waiting})[0]
+
+
 def test_a_halt_and_its_reason_are_shown_whole() -> None:
     reason = "The fleet is stopped since 2026-11-02T10:00:00.000Z by alice: the API bill explodes."
     text = " ".join(" ".join(drawn(status(nova("torch"), held=reason, stop={"by": "a"}))).split())
