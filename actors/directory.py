@@ -38,6 +38,9 @@ class Directory:
         self.ground = ground
         self.session = session
         self.run_id = run_id
+        self.state = ""
+        """What was last said of the fleet."""
+        self.spares_ready = 0
         self.ownership: Ownership
         """Given once the store is known; records are written only while it is ours."""
         self._started_at = ""
@@ -89,7 +92,9 @@ class Directory:
             "limits": json.loads(self.settings.limits.model_dump_json()),
             "tasks": json.loads(self.settings.tasks.model_dump_json(include=_TASKS)),
             "executors": {"head_bytes": self.settings.executors.head_bytes},
+            "spares": {"wanted": self.settings.supervision.spares, "ready": self.spares_ready},
         }
+        self.state = state
         # Of a run that was killed the records of children are still there at the start.
         what: Published = "begin" if state == "starting" else "fleet"
         return await self.ownership.publish(what, json.dumps(document))

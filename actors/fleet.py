@@ -329,6 +329,7 @@ class Fleet:
                         return
                     renewed_s = monotonic_s()
                 await self.reclaim.round()
+                await self._tell_of_spares(report)
                 await anchor(self.redis, wall_offset_ms=self.clock.offset_ms)
             except (RedisError, OSError) as error:
                 self.reclaim.store_away()
@@ -336,6 +337,12 @@ class Fleet:
             except NovawfError as error:
                 log.error("reclaiming: %s", error)
             self.pulse.tended()
+
+    async def _tell_of_spares(self, report: StoreReport) -> None:
+        ready = self.spares.ready
+        if ready != self.directory.spares_ready and self.directory.state == "running":
+            self.directory.spares_ready = ready
+            await self.directory.fleet(report, "running")
 
     def _ray_died(self, what: str) -> None:
         """Nothing of this session can be trusted any more, this process included: begin anew."""

@@ -156,6 +156,14 @@ def families(at: Snapshot) -> Iterator[Metric]:
         restarted.add_metric((child, cause), count)
     yield restarted
     yield from _stream_families(at)
+    spares = at.document.get("spares")
+    if isinstance(spares, dict) and spares.get("wanted"):
+        standing_by = GaugeMetricFamily(
+            "novawf_spares", "Standby Novas, wanted and ready.", labels=("which",)
+        )
+        for which in ("wanted", "ready"):
+            standing_by.add_metric((which,), number(spares.get(which)))
+        yield standing_by
     store = at.document.get("store")
     if isinstance(store, dict) and "loss_window_s" in store:
         window_s = store["loss_window_s"]

@@ -188,6 +188,7 @@ def _fleet(said: dict[str, Any], gate: GateView, now_ms: int) -> dict[str, Any]:
         "pid": said.get("pid"),
         "store": said.get("store", _NO_STORE),
         "stop": stop,
+        "spares": said.get("spares", {"wanted": 0, "ready": 0}),
         "paused": gate.fleet_paused,
         "held": gate.blocking_reason(None, now_ms),
     }

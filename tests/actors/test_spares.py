@@ -56,6 +56,8 @@ def test_a_spare_becomes_the_dead_nova_and_another_stands_by(
     assert fleet.nova("echo")["pid"] in standing_by
     assert fleet.ended(task_id)["attempts"] == 2
     wait_until(lambda: len(spares(fleet)) == 2, 30, what="the pool to be full again")
+    full = {"wanted": 2, "ready": 2}
+    wait_until(lambda: fleet.status()["fleet"]["spares"] == full, 10, what="the status to say so")
 
 
 def test_a_dead_spare_is_replaced(fleet: FleetProcess) -> None:
