@@ -2,8 +2,8 @@
 
 They run commands, Python callables and tasks that fail, at a steady rate; what is finished leaves
 the store after three minutes, so that it too has a steady state. After a warm-up of a fifth, memory
-(PSS) and descriptors of each process are fitted by a line; logs are all files below the home and
-the Ray session, archives left out.
+(USS: what is shared tells of others) and descriptors of each process are fitted by a line; logs are
+all files below the home and the Ray session, archives left out.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ async def run(directory: Path, stamp: str, options: Options) -> Result:
                 for role, pid in (await _roles(fleet, client)).items():
                     with contextlib.suppress(psutil.Error):
                         process = psutil.Process(pid)
-                        pss_mb = processes.memory_mb([pid])["pss"]
-                        memory.setdefault((role, pid), []).append((at_s, pss_mb))
+                        uss_mb = processes.memory_mb([pid])["uss"]
+                        memory.setdefault((role, pid), []).append((at_s, uss_mb))
                         files.setdefault((role, pid), []).append((at_s, process.num_fds()))
                 logs.append((at_s, _logs_mb(directory / "fleet")))
                 progress(f"soak: {at_s:.0f} of {seconds:g} s, logs {logs[-1][1]:.1f} MB")
@@ -82,6 +82,7 @@ async def run(directory: Path, stamp: str, options: Options) -> Result:
         "worst_memory_of": worst,
         "memory_mb_per_hour": {name: round(value, 2) for name, value in sorted(grows.items())},
         "worst_descriptors_per_hour": round(max(opens.values()), 2),
+        "descriptors_per_hour": {name: round(value, 2) for name, value in sorted(opens.items())},
         "logs_mb_per_hour": round(_per_hour(logs, warm_s), 2),
     }
     return result
