@@ -152,6 +152,7 @@ class Fleet:
             self._guard_ray()
             self.orphans.own = set(children_of(os.getpid()))
         thread.join()
+        self.signals.check()
         if failed:
             raise failed[0]
         return found[0]

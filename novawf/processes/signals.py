@@ -26,6 +26,7 @@ class Signals:
         self.drain = drain
         self.end_now = end_now
         self._came = 0
+        self._undoing = 0
 
     def before_the_loop(self) -> None:
         """From now on a signal raises SystemExit (128 + its number) in the main thread."""
@@ -36,6 +37,7 @@ class Signals:
         """From now on a signal asks the fleet to end."""
         for number in self._wanted():
             loop.add_signal_handler(number, self.take, number)
+        self.check()
 
     def after_the_loop(self) -> None:
         """The fleet ends already: a first signal changes nothing, a second ends at once."""
@@ -60,9 +62,16 @@ class Signals:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
+    def check(self) -> None:
+        """Raise again what a signal before the loop raised: a library that was at work in the main
+        thread may have swallowed it (Ray does, while it starts)."""
+        if self._undoing:
+            raise SystemExit(128 + self._undoing)
+
     def _undo(self, number: int, _frame: FrameType | None) -> None:
         self._came += 1
-        raise SystemExit(128 + number)
+        self._undoing = number
+        self.check()
 
     def _wanted(self) -> Iterator[signal.Signals]:
         for number in NUMBERS:

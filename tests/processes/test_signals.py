@@ -57,6 +57,27 @@ def test_before_the_loop_a_signal_undoes_the_start(number: signal.Signals) -> No
     assert process.wait(5) == 128 + number
 
 
+SWALLOWING = """
+import os, signal
+from novawf.processes.signals import Signals
+signals = Signals(lambda name: None, lambda: None)
+signals.before_the_loop()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except BaseException:
+    print("swallowed", flush=True)
+signals.check()
+print("went on", flush=True)
+"""
+
+
+def test_a_signal_that_a_library_swallowed_is_not_lost() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWING], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (130, "swallowed\n")
+
+
 def test_nohup_is_respected() -> None:
     """Who started it with nohup wants it to outlive the terminal."""
     nohup = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"

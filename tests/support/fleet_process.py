@@ -52,6 +52,7 @@ class Process:
     def __init__(self, process: psutil.Process) -> None:
         self.process = process
         self.started = process.create_time()
+        self.what = ""
         with contextlib.suppress(psutil.Error):
             self.what = " ".join(process.cmdline())[:120] or process.name()
 
