@@ -36,7 +36,11 @@ def up(
         str | None, typer.Option(help="redis://, rediss:// or unix:// URL [an embedded valkey].")
     ] = None,
     ray_address: Annotated[
-        str | None, typer.Option(help="A running Ray cluster (not available yet).")
+        str | None,
+        typer.Option(
+            help="A running Ray cluster: HOST:PORT of its GCS, or auto [a Ray of its own].",
+            metavar="ADDR",
+        ),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="Settings [./novawf.toml, HOME/novawf.toml].")
@@ -76,12 +80,14 @@ def up(
 ) -> None:
     from novawf.settings import environment, load_settings, service_manager  # noqa: PLC0415 - after --help
 
-    refuse_what_is_not_there(ray_address, momentum)
+    if momentum not in (None, "on", "off"):
+        raise typer.BadParameter(f"--momentum is on or off, not {momentum!r}")
     overrides: dict[str, Any] = {
         "fleet.novas": None if novas is None else tuple(name.strip() for name in novas.split(",")),
         "fleet.home": home,
         "fleet.pace": pace,
         "store.url": store,
+        "ray.address": ray_address,
         "metrics.port": metrics_port,
         "supervision.spares": spares,
         "supervision.drain_s": drain_limit,
@@ -89,7 +95,6 @@ def up(
     }
     given = {key: value for key, value in overrides.items() if value is not None}
     settings = load_settings(config, given)
-    refuse_what_is_not_there(settings.ray.address, momentum)
 
     from actors.fleet import Fleet  # noqa: PLC0415 - Ray takes a second
     from novawf.cli.live import make_announcer  # noqa: PLC0415
@@ -99,14 +104,6 @@ def up(
     manager = Notifier.of(service_manager(), os.getpid())
     fleet = Fleet(settings, announcer, environment(), until_idle=until_idle, notifier=manager)
     raise typer.Exit(fleet.run())
-
-
-def refuse_what_is_not_there(ray_address: str | None, momentum: str | None) -> None:
-    """Flags of the public surface whose features do not exist yet must not seem to work."""
-    if ray_address is not None:
-        raise typer.BadParameter("cluster mode is not available yet; leave --ray-address out")
-    if momentum not in (None, "on", "off"):
-        raise typer.BadParameter(f"--momentum is on or off, not {momentum!r}")
 
 
 def main() -> None:

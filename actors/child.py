@@ -30,6 +30,15 @@ BURIED_TRIES = 10
 """How often, and at what distance, it is asked how a dead process ended."""
 
 
+@dataclass(frozen=True, slots=True)
+class Life:
+    """A life that an earlier supervisor began, on a cluster: it goes on as it is."""
+
+    actor: ActorHandle
+    pid: int
+    epoch: int
+
+
 @dataclass(slots=True, eq=False)
 class Child:
     """What the supervisor knows of one child."""
@@ -64,6 +73,12 @@ class Child:
     """What was wrong with it when it was ended as hung."""
     why: Cause = Cause.ENDED
     """Why it last ended: the word of `cause`."""
+    node: str = ""
+    """Ray's id of the node of its life, in a cluster."""
+    adopted: Life | None = None
+    """Its first life is this one, which runs already."""
+    left: bool = False
+    """Another supervisor has taken it over: its process is none of our business any more."""
     again: bool = False
     """It ends because it is to be started anew: that is no failure."""
     killed: bool = False
@@ -87,6 +102,8 @@ class Child:
             since=self.since,
             cause=self.cause,
             until=self.until,
+            node=self.node,
+            epoch=self.epoch if self.node else 0,
         )
 
 
@@ -110,6 +127,8 @@ class Watch:
     """Its process (pid, epoch) is gone: clean up after it."""
     restarts: Callable[[Child], Awaitable[None]]
     """It is about to be started again: count that."""
+    here: Callable[[Child], bool] = lambda _: True
+    """Whether its process is one of this machine."""
 
 
 async def supervise(child: Child, watch: Watch) -> None:
@@ -154,30 +173,28 @@ async def supervise(child: Child, watch: Watch) -> None:
 
 async def _live(child: Child, watch: Watch) -> ExitKind:
     """One life, from creation to its end; answers how it ended, and leaves why in the child."""
-    await _enter(child, watch, "starting", child.cause)
+    adopted, child.adopted = child.adopted, None
+    if adopted is None:
+        await _enter(child, watch, "starting", child.cause)
     if child.ending.is_set():  # its name is another supervisor's by now
         return ExitKind.NORMAL
     started, kills, child.killed = False, memory_kills(), False
     child.between.clear()
     child.lives += 1
     try:
-        # Many first starts at once only slow each other down; a restart is waited for by work.
-        async with watch.turns if child.lives == 1 else contextlib.nullcontext():
-            if child.ending.is_set():
-                return ExitKind.NORMAL
-            child.actor = await watch.make(child)
-            if child.ending.is_set():
-                return ExitKind.NORMAL
-            born = await child.actor.start()
+        if adopted is not None:
+            child.actor, child.pid, child.epoch = adopted.actor, adopted.pid, adopted.epoch
+        elif not await _begin(child, watch):
+            return ExitKind.NORMAL
         started = True
-        child.pid, child.epoch = born["pid"], born.get("epoch", 0)
-        child.exit = ExitWatch(born["pid"], None)
+        if child.pid is not None and watch.here(child):
+            child.exit = ExitWatch(child.pid, None)
         watch.born(child)
         # Only now, when we know whom to clean up after, may it begin to work.
-        joined = asyncio.ensure_future(child.actor.join())
+        joined = asyncio.ensure_future(_ended(child))
         try:
             child.policy = child.policy.ready(watch.clock.now_ms())
-            await _enter(child, watch, "running", child.cause)
+            await _enter(child, watch, "running", child.cause, since=child.since if adopted else "")
             await joined
         finally:
             joined.cancel()
@@ -189,7 +206,7 @@ async def _live(child: Child, watch: Watch) -> ExitKind:
         kind = ExitKind.NORMAL
         child.why, cause = Cause.ENDED, "ended"
     finally:
-        if child.actor is not None:
+        if child.actor is not None and not child.left:
             child.actor.kill()
             watch.free(child, child.actor)
         child.actor = None  # drop the dead handle: it holds the actor's name
@@ -203,6 +220,25 @@ async def _live(child: Child, watch: Watch) -> ExitKind:
     if started and pid is not None:
         await watch.died(child, pid, child.epoch)
     return kind
+
+
+async def _begin(child: Child, watch: Watch) -> bool:
+    """Give it a process that is ready; False when it is to end instead."""
+    # Many first starts at once only slow each other down; a restart is waited for by work.
+    async with watch.turns if child.lives == 1 else contextlib.nullcontext():
+        if child.ending.is_set():
+            return False
+        child.actor = await watch.make(child)
+        if child.ending.is_set():
+            return False
+        born = await child.actor.start()
+    child.pid, child.epoch = born["pid"], born.get("epoch", 0)
+    return True
+
+
+async def _ended(child: Child) -> None:
+    if child.actor is not None:
+        await child.actor.join()
 
 
 async def _evidence(child: Child, error: Exception, kills_before: int) -> Evidence:
@@ -224,9 +260,11 @@ async def _evidence(child: Child, error: Exception, kills_before: int) -> Eviden
     )
 
 
-async def _enter(child: Child, watch: Watch, state: ChildState, cause: str) -> None:
+async def _enter(
+    child: Child, watch: Watch, state: ChildState, cause: str, since: str = ""
+) -> None:
     child.state, child.cause = state, cause
-    child.since = iso(watch.clock.wall_s())
+    child.since = since or iso(watch.clock.wall_s())
     if state in ("running", "quarantined"):
         child.settled.set()
     await watch.changed(child)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
 
+from actors.cluster_session import ClusterSession
 from actors.ground import Ground, StoreReport, fleet_clock
 from actors.session import RaySession
 from novawf.clock import iso
@@ -32,7 +33,7 @@ class Directory:
     """Publishes one run of the supervisor."""
 
     def __init__(
-        self, settings: Settings, ground: Ground, session: RaySession, run_id: str
+        self, settings: Settings, ground: Ground, session: RaySession | ClusterSession, run_id: str
     ) -> None:
         self.settings = settings
         self.ground = ground
@@ -87,6 +88,7 @@ class Directory:
             "started_at": self._started_at,
             "run_id": self.run_id,
             "pid": os.getpid(),
+            "on_cluster": self.ground.outlived,
             "store": json.loads(report.probe.model_dump_json()),
             # What commands need to know of the settings without reading them.
             "limits": json.loads(self.settings.limits.model_dump_json()),
@@ -95,8 +97,10 @@ class Directory:
             "spares": {"wanted": self.settings.supervision.spares, "ready": self.spares_ready},
         }
         self.state = state
-        # Of a run that was killed the records of children are still there at the start.
-        what: Published = "begin" if state == "starting" else "fleet"
+        # Of a run that was killed the records of children are still there at the start. On a
+        # cluster they may tell of children that live.
+        anew = state == "starting" and not self.ground.outlived
+        what: Published = "begin" if anew else "fleet"
         return await self.ownership.publish(what, json.dumps(document))
 
     async def child(self, name: str, record: ChildRecord) -> bool:
@@ -106,6 +110,11 @@ class Directory:
         except (RedisError, OSError) as error:
             log.warning("the record of %s was not written: %s", name, error)
             return True
+
+    async def forget_children(self, names: Iterable[str]) -> None:
+        """These belong to the fleet no more. Raises redis' errors."""
+        for name in names:
+            await self.ownership.publish("drop", name)
 
     async def forget(self) -> None:
         """Leave no record that says something runs."""

@@ -12,12 +12,14 @@ import contextlib
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from actors.child import Child, Watch
+from actors.cluster_session import check_cluster_settings, session_for
 from actors.directory import Directory
 from actors.draining import Ending
 from actors.elastic import Elastic
@@ -25,11 +27,12 @@ from actors.family import Family
 from actors.ground import Ground, StoreReport, fleet_clock
 from actors.idleness import Idleness, ended_blocked
 from actors.liveness import Liveness
+from actors.nodes import Nodes
 from actors.pulse import Pulse
 from actors.reclaim import Reclaim
 from actors.roster import Roster, child_specs
-from actors.session import RaySession
 from actors.spares import Spares
+from actors.takeover import Takeover
 from novawf import fleet_view
 from novawf.cli.live import Announcer
 from novawf.clock import SystemClock, monotonic_s
@@ -42,7 +45,7 @@ from novawf.processes.orphans import Orphans
 from novawf.processes.signals import ENDED_NOW, Signals
 from novawf.processes.tree import children as children_of
 from novawf.settings import Settings
-from novawf.store.anchor import anchor
+from novawf.store.anchor import anchor, note_drift
 from novawf.store.connect import connect
 from novawf.store.ownership import Ownership
 from novawf.supervision.causes import Cause
@@ -63,6 +66,7 @@ RENEW_S = 2.0
 """How often the supervisor renews its hold on the store (`store/ownership.py`)."""
 STARTS_PER_CORE = 2
 """First starts of children at once, where the settings name no number."""
+LIVING = ("starting", "running")
 
 
 class Fleet:
@@ -82,20 +86,18 @@ class Fleet:
         self.until_idle = until_idle
         self.run_id = new_run_id()
         self.environment = {**environment, "NOVAWF_RUN_ID": self.run_id}
-        self.ground = Ground(settings, self.run_id, self.environment)
+        self.on_cluster = settings.ray.address is not None
+        self.ground = Ground(settings, self.run_id, self.environment, outlived=self.on_cluster)
         self.pulse = Pulse(notifier or Notifier(None))
         self.orphans = Orphans()
-        self.session = RaySession(
-            dashboard=settings.ray.dashboard,
-            dashboard_port=settings.ray.dashboard_port,
-            workers=min(len(settings.fleet.novas) + 4, 2 * (os.cpu_count() or 1) + 2),
-        )
+        self.session = session_for(settings)
         self.directory = Directory(settings, self.ground, self.session, self.run_id)
         self.exit_code = 0
         self.stopping = asyncio.Event()
         self.signals = Signals(self._drain_asked, self._end_now)
         self._replaced = False
         self.family: Family | None = None
+        self.nodes: Nodes | None = None
         self._blocked_before = 0
         self._ground_thread: threading.Thread | None = None
 
@@ -104,11 +106,13 @@ class Fleet:
     def run(self) -> int:
         """The whole life of the fleet; returns the exit code. Raises NovawfError at the start."""
         check_child_specs(child_specs(self.settings))
-        metrics = self.settings.metrics
-        check_port_free(metrics.host, metrics.port, "metrics (--metrics-port)")
-        dashboard_port = self.settings.ray.dashboard_port
-        if self.settings.ray.dashboard and dashboard_port is not None:
-            check_port_free("127.0.0.1", dashboard_port, "dashboard (ray.dashboard_port)")
+        if self.on_cluster:
+            check_cluster_settings(self.settings)  # its metrics may run, and have their port
+        else:
+            metrics, dashboard_port = self.settings.metrics, self.settings.ray.dashboard_port
+            check_port_free(metrics.host, metrics.port, "metrics (--metrics-port)")
+            if self.settings.ray.dashboard and dashboard_port is not None:
+                check_port_free("127.0.0.1", dashboard_port, "dashboard (ray.dashboard_port)")
         self.signals.before_the_loop()
         self.ground.own()
         with supervisor_log(self.settings.fleet.home / "logs" / "supervisor.log"):
@@ -170,18 +174,18 @@ class Fleet:
         self.ownership = self.directory.ownership = Ownership(self.redis, self.clock, report.owner)
         self.queue = TaskQueue(self.redis, self.clock, self.settings.tasks)
         self.tracker = TaskTracker(self.redis, self.clock)
-        self.reclaim = Reclaim(
-            self.redis,
-            self.queue,
-            KeeperClient(self.ground.run_dir / "keeper.sock"),
-            self.settings.supervision.poison_after,
-            self.announcer.announce,
-        )
         self.signals.in_the_loop(asyncio.get_running_loop())
-        if not (await self.ownership.renew() and await self.directory.fleet(report, "starting")):
+        if not await self._begin(report):
             self._give_way()
             await self.redis.aclose()
             return
+        self.reclaim = Reclaim(
+            self.redis,
+            self.queue,
+            self.nodes or KeeperClient(self.ground.run_dir / "keeper.sock"),
+            self.settings.supervision.poison_after,
+            self.announcer.announce,
+        )
         children = await self._children(report)
         await self.queue.sweep_cascade()
         self.spares = Spares(
@@ -189,6 +193,7 @@ class Fleet:
             born=lambda pid: self.ground.guard(pid, "spare"),
             gone=self.ground.unguard,
             announce=self.announcer.announce,
+            nodes=self.nodes,
         )
         watch = Watch(
             clock=self.clock,
@@ -200,6 +205,7 @@ class Fleet:
             born=self._born,
             died=self._died,
             restarts=self._count_restart,
+            here=lambda child: self.nodes is None or self.nodes.is_here(child.node),
         )
         family = self.family = Family(watch, self._unexpected)
         for child in children:
@@ -222,6 +228,8 @@ class Fleet:
             asyncio.create_task(self._announce_ready(report, children)),
             asyncio.create_task(elastic.run()),
         ]
+        if self.nodes is not None:
+            others.append(asyncio.create_task(self.nodes.run()))
         busy = [asyncio.create_task(self.spares.run(children))]
         if self.until_idle:
             busy.append(asyncio.create_task(self._until_idle(family)))
@@ -235,7 +243,8 @@ class Fleet:
                 task.cancel()
             elastic.ending = True
             ending = Ending(self.settings, self.directory, report, self.pulse, self.announcer)
-            await ending.run(family, hand_back=not self._replaced)
+            if not (self._replaced and self.on_cluster):  # else another one has adopted them
+                await ending.run(family, hand_back=not self._replaced)
         finally:
             unwatch()
             for task in others:
@@ -243,23 +252,40 @@ class Fleet:
             await asyncio.gather(*others, return_exceptions=True)
             self.spares.close()
             await family.close()
+            if self.nodes is not None:
+                await self.nodes.close(kill=not self._replaced)
             if not self._replaced:
                 await self.directory.forget()
                 with contextlib.suppress(RedisError, OSError):  # else the next one sees us dead
                     await self.ownership.release()
             await self.redis.aclose()
 
+    async def _begin(self, report: StoreReport) -> bool:
+        """Say that the fleet starts; False when the store is another's by now."""
+        if not await self.ownership.renew():
+            return False
+        if self.on_cluster:  # before a word of ours replaces what is recorded
+            self.takeover = Takeover(self.redis, self.directory, self.announcer.announce)
+            self.nodes = await self.takeover.look(
+                report.address,
+                self.environment,
+                lambda: Counter(child.node for child in self._novas() if child.state in LIVING),
+            )
+        return await self.directory.fleet(report, "starting")
+
     async def _children(self, report: StoreReport) -> list[Child]:
         """Whom to start, once what those before them had in hand is free."""
+        self.roster = Roster(
+            self.settings, self.ground, report, self.environment, until_idle=self.until_idle
+        )
+        self._blocked_before = await ended_blocked(self.redis, self.tracker)
+        if self.on_cluster:
+            return await self.takeover.children(self.roster, self.reclaim, self._count_restart)
         if report.taken == "lapsed":
             # Its owner may only have been stopped: its Novas are fenced off, their leases run out.
             await fence_all(self.redis)
         else:
             await self.queue.release_all("the supervisor was restarted")
-        self._blocked_before = await ended_blocked(self.redis, self.tracker)
-        self.roster = Roster(
-            self.settings, self.ground, report, self.environment, until_idle=self.until_idle
-        )
         before = self.ground.before
         if before is None:
             return self.roster.children(self.settings.fleet.novas)
@@ -270,11 +296,16 @@ class Fleet:
                 child.state, child.cause = "quarantined", cause
         return children
 
+    def _novas(self) -> list[Child]:
+        return [] if self.family is None else self.family.novas
+
     # -- what happens to children ---------------------------------------------------------------
 
     def _born(self, child: Child) -> None:
         if child.pid is not None:
             self.ground.guard(child.pid, child.spec.id)
+        if self.nodes is not None and child.kind == "nova":
+            self.nodes.settled(f"{child.spec.id}:{child.epoch}", child.node)
 
     async def _died(self, child: Child, pid: int, epoch: int) -> None:
         """Clean up after a process that is gone. The next life does not wait for this."""
@@ -329,6 +360,8 @@ class Fleet:
                         self._give_way()
                         return
                     renewed_s = monotonic_s()
+                    if self.on_cluster:
+                        await note_drift(self.redis, self.clock.offset_ms)
                 await self.reclaim.round()
                 await self._tell_of_spares(report)
                 await anchor(self.redis, wall_offset_ms=self.clock.offset_ms)
@@ -378,6 +411,7 @@ class Fleet:
         self._replaced = True
         for child in self.family or ():
             child.ending.set()
+            child.left = self.on_cluster  # by now that one has adopted it
         self.announcer.announce(
             "store_lost", cause="another supervisor has taken the store while this one was silent"
         )
@@ -404,7 +438,7 @@ class Fleet:
         self.pulse.started()
         self.announcer.announce(
             "fleet_started",
-            novas=list(self.settings.fleet.novas),
+            novas=[child.spec.id for child in children if child.kind == "nova"],
             store=f"{report.probe.backend} {report.probe.version}, {report.probe.persistence}",
             loss_window=report.probe.loss_text,
             metrics=f"http://{self.settings.metrics.host}:{self.settings.metrics.port}/metrics",
@@ -444,6 +478,13 @@ class Fleet:
     def _end_now(self) -> None:
         """Second signal: end now. The sentinel ends all that is left, as for a crash."""
         self.announcer.announce("ending_now")
+        if self.nodes is not None:  # no sentinel reaches them
+            for child in self.family or ():
+                if child.actor is not None and not child.left:
+                    child.actor.kill()
+            self.spares.close()
+            self.nodes.kill()
+            self.session.stop()
         os._exit(ENDED_NOW)
 
 

@@ -1,4 +1,4 @@
-"""What a fleet on one machine stands on, below Ray: home, sentinel, store, keeper server.
+"""What a supervisor stands on, below Ray: home, sentinel, store, keeper server.
 
 Blocking calls, for a thread of their own: the supervisor brings this up while Ray starts. What
 dies underneath is brought back by `tend`, called twice a second.
@@ -24,7 +24,7 @@ from novawf.processes.home import HomeLock, read_fleet_file, remove_fleet_file
 from novawf.processes.identity import alive, process_start_time
 from novawf.processes.keeper import KeeperServerProcess, start_keeper_server
 from novawf.settings import Settings, ensure_home
-from novawf.store.anchor import anchor
+from novawf.store.anchor import anchor, anchor_by_store
 from novawf.store.connect import StoreAddress, connect, parse_url, translate_errors
 from novawf.store.embedded import EmbeddedStore
 from novawf.store.ownership import Owner, Ownership, Taken
@@ -51,8 +51,18 @@ class StoreReport:
 class Ground:
     """Starts, watches and stops what does not know Ray."""
 
-    def __init__(self, settings: Settings, run_id: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        run_id: str,
+        environment: Mapping[str, str],
+        *,
+        outlived: bool = False,
+    ) -> None:
         self.settings = settings
+        self.outlived = outlived
+        """The fleet is to outlive this process, on a cluster, whose nodes have their own keepers:
+        then there is neither sentinel nor keeper server here."""
         self.home = settings.fleet.home
         self.run_id = run_id
         self.environment = environment
@@ -127,7 +137,7 @@ class Ground:
     def tend(self) -> list[str]:
         """Bring back what died underneath; answers what that was."""
         mended = []
-        if not self.sentinel.alive():
+        if not self.outlived and not self.sentinel.alive():
             self._start_sentinel()
             mended.append("sentinel")
         if self.keeper is not None and not self.keeper.alive():
@@ -156,6 +166,8 @@ class Ground:
         self.lock.release()
 
     def _start_sentinel(self) -> None:
+        if self.outlived:
+            return
         self.sentinel.start(env=self.environment)
         self.sentinel.run(self.run_id)
         for pid, label in self._kept.items():
@@ -164,6 +176,8 @@ class Ground:
             self._tell_of_store()
 
     def _start_keeper(self) -> None:
+        if self.outlived:
+            return
         if self.keeper is not None:
             self.unguard(self.keeper.pid)
             self.keeper.cut()
@@ -196,10 +210,13 @@ class Ground:
             boot_id=boot_id(),
             host=socket.gethostname(),
             home=str(self.home),
+            on_cluster=self.outlived,
         )
         try:
-            offset_ms = await anchor(redis)
-            taken = await Ownership(redis, SystemClock(offset_ms), owner).take(_is_gone)
+            offset_ms = await (anchor_by_store(redis) if self.outlived else anchor(redis))
+            taken = await Ownership(redis, SystemClock(offset_ms), owner).take(
+                lambda other: _is_gone(other, adopts=self.outlived)
+            )
             report = StoreReport(
                 address=address,
                 clock_offset_ms=offset_ms,
@@ -213,12 +230,16 @@ class Ground:
         return report
 
 
-def _is_gone(owner: Owner) -> bool:
+def _is_gone(owner: Owner, *, adopts: bool = False) -> bool:
     """Whether a supervisor of this machine is dead, and its sentinel done with what it ran.
+
+    A fleet that it left to a cluster lives on: only who `adopts` that need not wait for a lease.
 
     Containers of one machine share its boot id, but not their processes: another host name may be
     another container, whose processes cannot be seen from here.
     """
+    if owner.on_cluster and not adopts:
+        return False
     if owner.host != socket.gethostname() or not owner.boot_id or owner.boot_id != boot_id():
         return False
     begun_anew = owner.pid == os.getpid()  # the image of this process before this one

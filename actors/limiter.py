@@ -6,13 +6,14 @@ import asyncio
 import os
 from typing import Any
 
+from actors.shell import Shell
 from novawf.clock import SystemClock
 from novawf.limits.config import LimitSettings
 from novawf.limits.rate_limiter import RateLimiter
 from novawf.store.connect import StoreAddress, connect
 
 
-class LimiterActor:
+class LimiterActor(Shell):
     """Grants permits over the whole fleet; windows and leases are in the store."""
 
     def __init__(self, store: StoreAddress, clock_offset_ms: int, settings: LimitSettings) -> None:

@@ -150,11 +150,14 @@ class Liveness:
             self._end(child, f"it has not answered for {limit_ms / 1000:.0f} s")
 
     def _end(self, child: Child, what: str) -> None:
-        if child.exit is None or child.ordered:
+        if child.ordered or (child.exit is None and not child.node):
             return
         child.ordered, child.fault = "hung", what
         self.announce("child_hung", child=child.spec.id, pid=child.pid, cause=what)
-        child.exit.kill()
+        if child.exit is not None:
+            child.exit.kill()
+        elif child.actor is not None:  # of another machine of a cluster: Ray reaches it
+            child.actor.kill()
 
 
 async def _answered(child: Child) -> None:

@@ -10,12 +10,13 @@ import asyncio
 import os
 from typing import Any
 
+from actors.shell import Shell
 from novawf.fleet_metrics import serve_metrics
 from novawf.store.connect import StoreAddress
 from novawf.telemetry.config import MetricsSettings
 
 
-class MetricsActor:
+class MetricsActor(Shell):
     """Serves /metrics."""
 
     def __init__(

@@ -7,10 +7,11 @@ import os
 from typing import Any
 
 from actors.handles import LimiterHandle
+from actors.shell import Shell
 from novawf.workflow.nova import NovaConfig, NovaRuntime
 
 
-class NovaActor:
+class NovaActor(Shell):
     """One life of one Nova. `join` pends for as long as it works: that call is the watch."""
 
     def __init__(self, config: NovaConfig | None = None) -> None:
@@ -27,6 +28,11 @@ class NovaActor:
         if self._runtime is None:
             raise RuntimeError("this actor is a spare: it has no name yet")
         return self._runtime
+
+    def _identity(self) -> tuple[str, int]:
+        if self._runtime is None or not self._started.is_set():
+            return "", 0
+        return self._runtime.config.name, self._runtime.epoch
 
     def _take(self, config: NovaConfig) -> None:
         self._runtime = NovaRuntime(config, LimiterHandle())
@@ -46,6 +52,7 @@ class NovaActor:
 
     async def start(self) -> dict[str, Any]:
         """Take the identity; answers pid and epoch."""
+        self._end_with_node()
         epoch = await self._nova().start()
         self._started.set()
         return {"pid": os.getpid(), "epoch": epoch}
@@ -53,7 +60,8 @@ class NovaActor:
     async def join(self) -> str:
         """Work until drained; answers why it ended."""
         await self._started.wait()
-        return await self._nova().run()
+        ended: str = await self._once(self._nova().run)
+        return ended
 
     async def drain(self, limit_s: float) -> None:
         """Take nothing new; end or hand back what is in hand within `limit_s`."""

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any, Protocol
 
 from redis.exceptions import RedisError
 
 from novawf.clock import monotonic_s
 from novawf.errors import ExecutorLost, NovawfError
-from novawf.processes.keeper import KeeperClient
 from novawf.store import keys
 from novawf.tasks.queue import TaskQueue
 from novawf.tasks.state import TaskState
@@ -33,6 +32,16 @@ ASLEEP_MS = 1000
 """Fleet time in which no process of this machine ran: it slept, and nobody could renew a lease."""
 
 
+class Keepers(Protocol):
+    """Who ends what Novas run: the keeper server of this machine, or those of a cluster's nodes."""
+
+    async def drain(self, stamp: str, timeout_s: float) -> bool:
+        """Wait until nothing of a dead life is left, and let it start no more."""
+
+    async def end(self, stamp: str, timeout_s: float) -> bool:
+        """End what a silent life runs now."""
+
+
 class Reclaim:
     """Frees tasks that nobody works on any more."""
 
@@ -40,7 +49,7 @@ class Reclaim:
         self,
         redis: Any,
         queue: TaskQueue,
-        keeper: KeeperClient,
+        keeper: Keepers,
         poison_after: int,
         announce: Callable[..., None],
     ) -> None:
@@ -58,6 +67,15 @@ class Reclaim:
     def of_dead(self, nova: str, epoch: int, cause: str) -> None:
         """Free what a dead life of a Nova held; goes on in the background."""
         self._background(self._of_dead(nova, epoch, cause))
+
+    async def of_unwatched(self, living: Collection[tuple[str, int]], cause: str) -> None:
+        """Free what lives of Novas held that ended while no supervisor ran. Raises redis' errors.
+
+        `living`: names and epochs of those that go on.
+        """
+        for owner in await self.queue.owners():
+            if owner not in living:
+                self.of_dead(*owner, cause)
 
     async def round(self) -> None:
         """Look once for what nobody looks after. Raises redis' errors: then call `store_away`.

@@ -25,6 +25,8 @@ from novawf.workflow.nova import NovaConfig
 FIRST = ("safety", "limiter", "metrics")
 LAST = ("streams",)
 """Work from outside can wait in its stream, the Novas shall not wait for its reader."""
+SHARED = (*FIRST, *LAST)
+"""Names of the children that are no Novas."""
 
 
 class Roster:

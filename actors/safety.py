@@ -6,6 +6,7 @@ import asyncio
 import os
 from typing import Any
 
+from actors.shell import Shell
 from novawf.clock import SystemClock
 from novawf.safety.config import SafetySettings
 from novawf.safety.orchestrator import SafetyOrchestrator
@@ -13,7 +14,7 @@ from novawf.safety.store_monitor import StoreReachable
 from novawf.store.connect import StoreAddress, connect
 
 
-class SafetyActor:
+class SafetyActor(Shell):
     """Renews the safety verdict; while it is dead the verdict runs out and nothing starts."""
 
     def __init__(self, store: StoreAddress, clock_offset_ms: int, settings: SafetySettings) -> None:
@@ -46,5 +47,5 @@ class SafetyActor:
         """Evaluate and renew for as long as the actor lives."""
         await self._started.wait()
         if self._orchestrator is not None:
-            await self._orchestrator.run()
+            await self._once(self._orchestrator.run)
         return "ended"

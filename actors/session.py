@@ -28,57 +28,11 @@ OBJECT_STORE_BYTES = 80 * 2**20
 """The least that Ray is content with (facts.md): nothing of ours travels through it."""
 
 
-class RaySession:
-    """A local Ray, owned by this process."""
+class CoreWatch:
+    """Notices the end of Ray's core processes on this machine."""
 
-    def __init__(self, *, dashboard: bool, dashboard_port: int | None, workers: int) -> None:
-        self.dashboard = dashboard
-        self.dashboard_port = dashboard_port
-        self.workers = workers
-        self.dashboard_url: str | None = None
-        self.token_file = Path.home() / ".ray" / "auth_token"
+    def __init__(self) -> None:
         self._cores: list[tuple[str, psutil.Process]] = []
-        self.inherited: dict[str, str] = {}
-        """The environment as this process was given it."""
-
-    def start(self, environment: Mapping[str, str]) -> None:
-        """Start Ray; blocks for 3 to 8 s. `environment` is what all its processes inherit."""
-        self.inherited = dict(os.environ)  # noqa: TID251
-        # Ray reads these from the environment of its driver alone, and hands all of it on: what
-        # is not meant for children (the store's password) must be gone from there.
-        for name in set(os.environ) - set(environment):  # noqa: TID251
-            del os.environ[name]  # noqa: TID251
-        os.environ.update(RAY_ENVIRONMENT | dict(environment))  # noqa: TID251
-        # Its notice that token authentication is on: our start-up text says so, and where it is.
-        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-        self.token_file = token_file(environment)
-        keep_token_private(self.token_file)
-        context = ray.init(
-            namespace=NAMESPACE,
-            num_cpus=self.workers,
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=self.dashboard,
-            dashboard_port=self.dashboard_port,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=False,
-        )
-        self.dashboard_url = _dashboard_url(context)
-        self._cores = [
-            (process.name(), process)
-            for process in psutil.Process().children()
-            if process.name() in ("raylet", "gcs_server")
-        ]
-
-    def pids(self, others: Collection[int]) -> list[int]:
-        """Every process below this one that Ray started, as of now: all but the `others`."""
-        found = []
-        for process in psutil.Process().children():
-            if process.pid not in others:
-                found.append(process.pid)
-                with contextlib.suppress(psutil.Error):
-                    found += [below.pid for below in process.children(recursive=True)]
-        return found
 
     def watch(self, died: Callable[[str], None]) -> Callable[[], None]:
         """Call `died`, on the running loop, with the name of a core process (raylet, gcs_server)
@@ -105,6 +59,60 @@ class RaySession:
             watched.append(descriptor)
             loop.add_reader(descriptor, ended, descriptor, name)
         return stop
+
+
+class RaySession(CoreWatch):
+    """A local Ray, owned by this process."""
+
+    def __init__(self, *, dashboard: bool, dashboard_port: int | None, workers: int) -> None:
+        super().__init__()
+        self.dashboard = dashboard
+        self.dashboard_port = dashboard_port
+        self.workers = workers
+        self.dashboard_url: str | None = None
+        self.token_file = Path.home() / ".ray" / "auth_token"
+        self.inherited: dict[str, str] = {}
+        """The environment as this process was given it."""
+
+    def start(self, environment: Mapping[str, str]) -> None:
+        """Start Ray; blocks for 3 to 8 s. `environment` is what all its processes inherit."""
+        self.inherited = dict(os.environ)  # noqa: TID251
+        # Ray reads these from the environment of its driver alone, and hands all of it on: what
+        # is not meant for children (the store's password) must be gone from there.
+        for name in set(os.environ) - set(environment):  # noqa: TID251
+            del os.environ[name]  # noqa: TID251
+        os.environ.update(RAY_ENVIRONMENT | dict(environment))  # noqa: TID251
+        # Its notice that token authentication is on: our start-up text says so, and where it is.
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+        self.token_file = token_file(environment)
+        keep_token_private(self.token_file)
+        context = ray.init(
+            address="local",  # and no cluster that happens to run here, or that RAY_ADDRESS names
+            namespace=NAMESPACE,
+            num_cpus=self.workers,
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=self.dashboard,
+            dashboard_port=self.dashboard_port,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=False,
+        )
+        self.dashboard_url = _dashboard_url(context)
+        self._cores = [
+            (process.name(), process)
+            for process in psutil.Process().children()
+            if process.name() in ("raylet", "gcs_server")
+        ]
+
+    def pids(self, others: Collection[int]) -> list[int]:
+        """Every process below this one that Ray started, as of now: all but the `others`."""
+        found = []
+        for process in psutil.Process().children():
+            if process.pid not in others:
+                found.append(process.pid)
+                with contextlib.suppress(psutil.Error):
+                    found += [below.pid for below in process.children(recursive=True)]
+        return found
 
     def stop(self) -> None:
         """End Ray."""

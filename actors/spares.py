@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.child import Child
-from actors.handles import ActorHandle, create
+from actors.handles import ActorHandle, NameTakenError, create
+from actors.nodes import Node, Nodes
 from actors.nova import NovaActor
 from novawf.ids import unit_random
 from novawf.supervision.backoff import delay_s
@@ -27,7 +28,8 @@ log = logging.getLogger("novawf.actors")
 class Slots:
     """Names of actors that Novas live in: `nova-00` and so on, each used by one life at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
         self._free: deque[str] = deque()
         self._made = 0
 
@@ -36,7 +38,7 @@ class Slots:
         if self._free:
             return self._free.popleft()
         self._made += 1
-        return f"nova-{self._made - 1:02d}"
+        return f"{self.prefix}nova-{self._made - 1:02d}"
 
     def release(self, name: str) -> None:
         """The actor of this name is gone."""
@@ -47,6 +49,7 @@ class Slots:
 class _Spare:
     actor: ActorHandle
     pid: int
+    node: Node | None = None
 
 
 class Spares:
@@ -59,9 +62,12 @@ class Spares:
         born: Callable[[int], None],
         gone: Callable[[int], None],
         announce: Callable[..., None],
+        nodes: Nodes | None = None,
     ) -> None:
         self.settings = settings
-        self.slots = Slots()
+        self.nodes = nodes
+        """Where there is a cluster: every actor gets a node, and lives on without us."""
+        self.slots = Slots("" if nodes is None else nodes.prefix)
         self.born = born
         self.gone = gone
         self.announce = announce
@@ -101,24 +107,54 @@ class Spares:
     async def make(self, child: Child) -> ActorHandle:
         """A process for a child; a spare takes over a Nova at once."""
         if child.kind != "nova":
-            return await create(child.actor_name, child.actor_class, *child.args)
+            child.node = self.nodes.home_node if self.nodes is not None else ""
+            name = self.slots.prefix + child.actor_name
+            return await create(name, child.actor_class, *child.args, node=child.node)
+        child.node = ""  # or its last life would count as one more where that was
         while self._ready:
-            spare = self._ready.popleft().actor  # the one that has stood by for longest
+            ready = self._ready.popleft()  # the one that has stood by for longest
+            spare = ready.actor
             self._wanted.set()
             try:
-                await spare.become(*child.args)
+                await spare.become(*self._localized(child, ready.node))
             except Exception as error:
                 log.warning("a spare could not become %s: %s", child.spec.id, error)
                 spare.kill()
                 self.slots.release(spare.name)
             else:
                 return spare
-        name = self.slots.take()
+        node = await self.nodes.place() if self.nodes is not None else None
+        return await self._create(child.actor_class, *self._localized(child, node), node=node)
+
+    async def _create(self, actor_class: type, *args: Any, node: Node | None) -> ActorHandle:
+        """An actor in a free slot. On a cluster the slots of an earlier supervisor's Novas are
+        taken, and those of a dead node stay so for a while: then the next one is tried."""
+        taken: list[str] = []
         try:
-            return await create(name, child.actor_class, *child.args)
-        except BaseException:
-            self.slots.release(name)
-            raise
+            while True:
+                taken.append(self.slots.take())
+                try:
+                    actor = await create(
+                        taken[-1], actor_class, *args,
+                        node=node.id if node is not None else "", wait=node is None,
+                    )  # fmt: skip
+                except NameTakenError:
+                    if node is None:
+                        raise
+                else:
+                    taken.pop()
+                    return actor
+        finally:
+            for name in taken:
+                self.slots.release(name)
+
+    def _localized(self, child: Child, node: Node | None) -> tuple[Any, ...]:
+        """The Nova's arguments, as they hold on its node."""
+        if self.nodes is None or node is None:
+            return child.args
+        child.node = node.id
+        (config,) = child.args
+        return (self.nodes.localize(config, node),)
 
     def free(self, child: Child, actor: ActorHandle) -> None:
         """That process of the child is gone, or about to be."""
@@ -134,15 +170,13 @@ class Spares:
         self._ready.clear()
 
     async def _make(self) -> None:
-        name = self.slots.take()
-        actor: ActorHandle | None = None
+        node = await self.nodes.place() if self.nodes is not None else None
+        actor = await self._create(NovaActor, node=node)
         try:
-            actor = await create(name, NovaActor)
-            spare = _Spare(actor, await actor.stand_by())
+            spare = _Spare(actor, await actor.stand_by(), node)
         except BaseException:
-            if actor is not None:
-                actor.kill()
-            self.slots.release(name)
+            actor.kill()
+            self.slots.release(actor.name)
             raise
         self.born(spare.pid)
         self._ready.append(spare)

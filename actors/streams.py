@@ -10,11 +10,12 @@ import asyncio
 import os
 from typing import Any
 
+from actors.shell import Shell
 from novawf.clock import SystemClock
 from novawf.streams.assembly import FleetStreams, StreamConfig
 
 
-class StreamsActor:
+class StreamsActor(Shell):
     """Reads work and messages from outside, trims streams, runs the fleet's regular jobs."""
 
     def __init__(self, config: StreamConfig, clock_offset_ms: int) -> None:
@@ -39,7 +40,7 @@ class StreamsActor:
         """Read for as long as the actor lives."""
         await self._started.wait()
         if self._streams is not None:
-            await self._streams.run()
+            await self._once(self._streams.run)
         return "ended"
 
     async def add_novas(self, names: list[str]) -> None:

@@ -17,6 +17,7 @@
     │   └── StoreInUse            another supervisor runs on this store; names it
     ├── OutOfReach                nothing to talk to; trying again later may help
     │   ├── StoreUnreachable      the store does not answer
+    │   ├── RayUnreachable        no Ray cluster answers, or it does not take us in
     │   ├── FleetNotRunning       no fleet at this home
     │   └── NoAnswer              no supervisor took an order, or it fell silent
     ├── Refused                   the state of the thing forbids it now; names that state
@@ -130,6 +131,10 @@ class OutOfReach(NovawfError):
 
 class StoreUnreachable(OutOfReach):
     """The store does not answer."""
+
+
+class RayUnreachable(OutOfReach):
+    """No Ray cluster answers, or it does not take us in."""
 
 
 class FleetNotRunning(OutOfReach):

@@ -81,7 +81,6 @@ MEANINGS: Mapping[str, str] = {
 NOT_YET = frozenset(
     {
         "limits.breaker_failures",
-        "ray.address",
         "personality.NAME.work_style",
         "personality.NAME.communication",
         "personality.NAME.dream_probability",

@@ -103,7 +103,9 @@ class RaySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    address: str | None = Field(None, description="A running cluster; None starts a local one.")
+    address: str | None = Field(
+        None, description="HOST:PORT of a running cluster's GCS, or auto; None: a Ray of its own."
+    )
     dashboard: bool = True
     dashboard_port: int | None = Field(
         None, ge=1, le=65535, description="None: 8265, or the next one that is free."

@@ -125,6 +125,7 @@ def _verdict(
         "output": ("limit", f"wrote more than {settings.limits.output_mb} MB and was ended"),
         "cancelled": ("cancelled", "cancelled and ended"),
         "exec_failed": ("not_found", f"cannot start {ended.error}"),
+        "unheld": ("lost", "its Nova could not renew its lease in time, and it was ended"),
         "orphaned": ("lost", "the keeper server went away, and the command with it"),
     }
     return verdicts[ended.reason]

@@ -110,6 +110,8 @@ class PythonExecutor:
             if ended.signal is not None
             else f"ended with exit code {ended.exit_code}"
         )
+        if ended.reason == "unheld":
+            raise ExecutorLost("its Nova could not renew its lease in time, and it was ended")
         if ended.reason == "orphaned":
             raise ExecutorLost("the keeper server went away, and the python worker with it")
         return Outcome(

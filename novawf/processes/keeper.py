@@ -13,6 +13,7 @@ import select
 import socket
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,9 +29,12 @@ READY_WITHIN_S = 15.0
 STARTED_WITHIN_S = 30.0
 SOCKET_PATH_BYTES = 107
 
-Reason = Literal["exited", "timeout", "silent", "output", "cancelled", "orphaned", "exec_failed"]
+Reason = Literal[
+    "exited", "timeout", "silent", "output", "cancelled", "orphaned", "unheld", "exec_failed"
+]  # fmt: skip
 """Why it ended: by itself, after `timeout_s`, after `silence_s` without output, after more output
-than `output_bytes`, by order, because its Nova or the server went away, or it never began."""
+than `output_bytes`, by order, because its Nova or the server went away, because nobody held it any
+longer (`KeeperClient.hold`), or it never began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,11 @@ class Kept(asyncio.Protocol):
         if self._transport is not None and not self._ended.done():
             order = {"op": "kill"} if grace_s is None else {"op": "kill", "grace_s": grace_s}
             self._transport.write(encode(order))
+
+    def hold(self, hold_s: float) -> None:
+        """It may go on for so long from now."""
+        if self._transport is not None and not self._ended.done():
+            self._transport.write(encode({"op": "hold", "s": hold_s}))
 
     def close(self) -> None:
         """Hang up: the keeper ends at once what is left, and reports to nobody."""
@@ -169,10 +178,23 @@ class Kept(asyncio.Protocol):
 
 
 class KeeperClient:
-    """Speaks to the keeper server at `socket_path`."""
+    """Speaks to the keeper server at `socket_path`.
 
-    def __init__(self, socket_path: str | Path) -> None:
+    With `held`, what it spawns goes on only for as long as `hold` says: the keepers end the rest
+    by themselves, whatever has become of us.
+    """
+
+    def __init__(self, socket_path: str | Path, *, held: bool = False) -> None:
         self.socket_path = str(socket_path)
+        self.held = held
+        self._held_until_s = 0.0
+        self._kept: weakref.WeakSet[Kept] = weakref.WeakSet()
+
+    def hold(self, hold_s: float) -> None:
+        """All that runs, and what is started from now on, may go on for so long."""
+        self._held_until_s = monotonic_s() + hold_s
+        for kept in self._kept if self.held else ():
+            kept.hold(hold_s)
 
     async def spawn(
         self, request: SpawnRequest, on_output: Callable[[], None] | None = None
@@ -196,6 +218,7 @@ class KeeperClient:
                 "output_bytes": request.output_bytes,
                 "rlimits": dict(request.rlimits),
                 "grace_s": request.grace_s,
+                "hold_s": max(0.0, self._held_until_s - monotonic_s()) if self.held else None,
                 "head_bytes": request.head_bytes,
                 "tail_bytes": request.tail_bytes,
             }
@@ -223,6 +246,7 @@ class KeeperClient:
         except BaseException:
             kept.close()
             raise
+        self._kept.add(kept)
         return kept
 
     async def drain(self, stamp: str, timeout_s: float) -> bool:

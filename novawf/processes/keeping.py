@@ -11,7 +11,9 @@ ends the whole tree at once. Reports to the client, as frames (`wire`)::
     {"output_bytes": n}           evidence of life, at most once a second
     {"reason", "exit", "signal", "output_bytes", "tail", "duration_s", "error"}      the end
 
-Orders from the client: ``{"op": "kill", "grace_s": s}``. Not here: who may run what, and when.
+Orders from the client: ``{"op": "kill", "grace_s": s}``, and ``{"op": "hold", "s": s}``, which sets
+anew how long from now an order with ``hold_s`` may go on; then it is ended at once, as `unheld`.
+Not here: who may run what, and when.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import signal
 import socket
 
 # Fleet time is of no use here, and novawf.clock would cost each keeper 2 MB of imports.
-from time import monotonic  # noqa: TID251
+from time import CLOCK_BOOTTIME, clock_gettime, monotonic  # noqa: TID251
 
 from novawf.processes.becoming import become_command
 from novawf.processes.output import BoundedLog
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 READ_BYTES = 1 << 16
 DRAIN_BYTES = 4 << 20  # after the tree is gone: a stranger who holds the pipe cannot keep us
 REPORT_EVERY_S = 1.0
+HOLD_LOOK_MS = 1000
 KILL_ROUNDS = 8  # at once, to outrun what forks while it dies; then every KILL_AGAIN_S
 KILL_AGAIN_S = 0.01
 KILL_AGAIN_MAX_S = 0.2  # a process in uninterruptible sleep takes its time; do not spin for it
@@ -76,6 +79,11 @@ def keep(
     run.finish()
 
 
+def _boottime_s() -> float:
+    """Leases go on while a machine sleeps."""
+    return clock_gettime(CLOCK_BOOTTIME)
+
+
 class _Run:
     """State of one kept run; the poll loop owns it."""
 
@@ -108,6 +116,8 @@ class _Run:
         self._timeout_at = None if timeout_s is None else self._started_at + timeout_s
         self._silence_s: float | None = order.get("silence_s") or None
         self._output_at = self._started_at
+        hold_s: float | None = order.get("hold_s")
+        self._unheld_at = None if hold_s is None else _boottime_s() + hold_s
         self._most_output: int | None = order.get("output_bytes")
         self._output_fd = -1
         self._exec_fd = -1
@@ -147,6 +157,8 @@ class _Run:
                     self._listen()
             if self._abandoned:
                 self._kill_now("orphaned")
+            if self._unheld_at is not None and _boottime_s() >= self._unheld_at:
+                self._kill_now("unheld")
             self._reap()
             self._escalate(monotonic())
             self._report_output(monotonic())
@@ -183,6 +195,8 @@ class _Run:
         for message in orders:
             if message.get("op") == "kill":
                 self._end("cancelled", float(message.get("grace_s", self._grace_s)))
+            elif message.get("op") == "hold" and self._unheld_at is not None:
+                self._unheld_at = _boottime_s() + float(message["s"])
 
     def _listen(self) -> None:
         try:
@@ -306,7 +320,12 @@ class _Run:
     def _wait_ms(self) -> float | None:
         due = (self._escalate_at, self._timeout_due(), self._silent_at(), self._report_due())
         times = [at for at in due if at]
-        return max(0.0, min(times) - monotonic()) * 1000 + 1 if times else None
+        wait_ms = max(0.0, min(times) - monotonic()) * 1000 + 1 if times else None
+        if self._unheld_at is None or self._stage == KILLING:
+            return wait_ms
+        # A machine that slept has let time pass that no poll counts: look often.
+        unheld_ms = min(HOLD_LOOK_MS, max(0.0, self._unheld_at - _boottime_s()) * 1000 + 1)
+        return unheld_ms if wait_ms is None else min(wait_ms, unheld_ms)
 
     def _timeout_due(self) -> float | None:
         return self._timeout_at if self._stage == RUNNING else None

@@ -39,6 +39,7 @@ CLOCK = "novawf:clock"
 EPOCH = "novawf:store:epoch"
 
 FLEET_OWNER = "novawf:fleet:owner"
+FLEET_ID = "novawf:fleet:id"
 ORDERS = "novawf:fleet:orders"
 SCHEDULES = "novawf:schedules"
 METRICS_SENT = "novawf:metrics:sent"
@@ -166,9 +167,10 @@ SCHEMA: tuple[Key, ...] = (
     Key(NOVAS, "hash", "none", "Nova → identity and heartbeat (JSON), see workflow/identity.py"),
     Key(CHILDREN, "hash", "none", "child → pid, restarts, state as the supervisor sees it (JSON)"),
     Key(FLEET, "hash", "none", "the running supervisor: run id, pid, started_at, store probe"),
-    Key(CLOCK, "hash", "none", "boot id → offset of fleet time to boot time (ms)"),
+    Key(CLOCK, "hash", "none", "boot id → offset of fleet time to boot time (ms); drift of TIME"),
     Key(EPOCH, "string", "none", "counter, also on disk: tells a store that was rolled back"),
     Key(FLEET_OWNER, "hash", "none", "the supervisor this store belongs to: run id, pid, lease"),
+    Key(FLEET_ID, "string", "none", "on a cluster: tells this store's fleet from another's"),
     Key(ORDERS, "list", "none", "orders to the supervisor (JSON), see supervision/orders.py"),
     Key("novawf:fleet:answers:{order}", "list", "1 h", "the supervisor's answers to an order"),
     Key(SCHEDULES, "hash", "none", "schedule name → cron expression, task and next run (JSON)"),

@@ -36,7 +36,7 @@ Taken = Literal["free", "own", "dead", "lapsed"]
 """How the store was taken: nobody had it, we had it, its owner is known to be gone with all that
 it ran, or its owner has been silent and may still run things."""
 
-Published = Literal["begin", "fleet", "child", "forget"]
+Published = Literal["begin", "fleet", "child", "drop", "forget"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,8 @@ class Owner:
     boot_id: str
     host: str
     home: str
+    on_cluster: bool = False
+    """Its fleet lives on when it dies."""
 
     def to_json(self) -> str:
         """Compact JSON."""
@@ -60,7 +62,8 @@ class Owner:
         """Read what `to_json` wrote. Raises CorruptState."""
         try:
             fields = json.loads(text)
-            return cls(**{name: fields[name] for name in cls.__dataclass_fields__})
+            known = cls.__dataclass_fields__.keys() & fields.keys()
+            return cls(**{name: fields[name] for name in known})
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptState(
                 f"{keys.FLEET_OWNER} cannot be read ({error!r}); when no fleet runs, delete it"
@@ -107,7 +110,8 @@ class Ownership:
         """Write what this supervisor says of its fleet; False when the store is another's now.
 
         `begin` and `fleet` take the fleet's document (`begin` also forgets the children and Novas
-        of the run before), `child` a name and its record, `forget` nothing: it leaves no record.
+        of the run before), `child` a name and its record, `drop` a name that is to have none,
+        `forget` nothing: it leaves no record.
         """
         written = await _PUBLISH(
             self.redis,
@@ -115,6 +119,12 @@ class Ownership:
             (self.owner.run_id, what, *words),
         )
         return bool(written)
+
+    async def fleet_id(self, candidate: str) -> str:
+        """What tells this store's fleet from any other's; `candidate` where it has none yet."""
+        client: Any = self.redis
+        await client.set(keys.FLEET_ID, candidate, nx=True)
+        return str(await client.get(keys.FLEET_ID))
 
     async def _own(self, what: str, dead: str = "") -> tuple[int, str]:
         code, said = await _OWN(

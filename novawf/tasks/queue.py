@@ -273,6 +273,15 @@ class TaskQueue:
                 )  # fmt: skip
         return released
 
+    async def owners(self) -> set[tuple[str, int]]:
+        """Everyone who has a task in hand: Nova and epoch."""
+        found = set()
+        for task_id in await self.redis.zrange(keys.LEASES, 0, -1):
+            state = await self._state(task_id)
+            if state is not None and state.status == "in_progress":
+                found.add((state.owner, state.nova_epoch))
+        return found
+
     async def release_all(self, cause: str) -> list[Released]:
         """Free everything in hand: for a supervisor that starts and knows that no Nova lives."""
         released = []

@@ -161,6 +161,8 @@ class AttemptRunner:
         self.clock = clock
         self.limiter = limiter
         self.post_progress = post_progress
+        self.begins: Callable[[Claim], None] = lambda _: None
+        """Told of a claim before its work starts."""
 
     async def run(self, attempt: Attempt) -> Outcome:
         """Do the work; the outcome is also kept in the attempt."""
@@ -213,6 +215,7 @@ class AttemptRunner:
         if attempt.cancel.is_set():
             return Outcome(ok=False, cause="cancelled", error="cut short, not begun")
         executor = self.executor(name)
+        self.begins(claim)
         attempt.begun = True
         return await executor.run(work, _AttemptReport(self, attempt), attempt.cancel)
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from redis.exceptions import RedisError
 
-from novawf.clock import Clock
+from novawf.clock import Clock, monotonic_s
 from novawf.errors import Fenced
 from novawf.tasks.claims import Beat, Claimant
 from novawf.workflow.attempt import Attempt
@@ -58,6 +58,8 @@ class Heartbeat:
         self._cycles = -1
         self._moved_ms = 0
         """When the cycle was last seen to have moved."""
+        self.renewed: Callable[[float], None] = lambda _: None
+        """Told, after each beat that the store answered, when that was sent, monotonic s."""
         self._shown: NovaBeat | None = None
         """The last whole beat that the store answered."""
 
@@ -86,6 +88,7 @@ class Heartbeat:
         claim = attempt.claim if attempt is not None and attempt.outcome is None else None
         orders = verdict.orders
         shown = self._shows(attempt)
+        sent_s = monotonic_s()
         presence = "PAUSED" if state is State.SAFETY_PAUSE else "ACTIVE"
         beat = None
         if attempt is None and self._nothing_new(shown):
@@ -93,6 +96,8 @@ class Heartbeat:
         if beat is None:
             beat = await self.claimant.beat(shown.to_json(), presence, claim, self.data.to_hash())
             self._shown = shown
+        if attempt is self.steps.attempt and (claim is None or beat.lease_held):
+            self.renewed(sent_s)
         if verdict.orders != orders:
             beat = beat._replace(stopped=True)  # it may not know of the stop yet: the next one does
         self.steps.in_hand.work_waits |= beat.work

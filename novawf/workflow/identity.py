@@ -110,6 +110,10 @@ class ChildRecord:
     """Why it last ended or what holds it, in words; empty when nothing happened."""
     until: str = ""
     """When it is started again, ISO 8601; only while it is backing off."""
+    node: str = ""
+    """Ray's id of the node that it lives on, in a cluster; '' in a fleet on one machine."""
+    epoch: int = 0
+    """Of a Nova's life, in a cluster."""
 
     def to_json(self) -> str:
         """Compact JSON."""
@@ -131,6 +135,8 @@ class ChildRecord:
                 since=str(fields["since"]),
                 cause=str(fields.get("cause", "")),
                 until=str(fields.get("until", "")),
+                node=str(fields.get("node", "")),
+                epoch=int(fields.get("epoch", 0)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _corrupt("child record", text, error) from None

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from novawf import ids
-from novawf.clock import SystemClock, local_hour
+from novawf.clock import SystemClock, local_hour, monotonic_s
 from novawf.completion.config import CompletionSettings
 from novawf.completion.routine import CompletionRoutine
 from novawf.errors import CorruptState, Fenced
@@ -63,6 +63,10 @@ REPORTED_S = 1.0
 ORDERS_WAIT_S = 60.0
 """Longest blocking wait for orders: their truth is in the gate and the task, heartbeats see it."""
 
+HOLD_SHARE = 0.8
+"""On a cluster, the part of a lease in which what it covers may run without a renewal. The rest is
+for its end, and for machines whose clocks disagree (decision 019)."""
+
 STORE_AWAY_S = 0.5
 """How often a starting Nova looks for a store that does not answer."""
 
@@ -90,6 +94,9 @@ class NovaConfig:
     work: WorkSettings = field(default_factory=lambda: WorkSettings(discovery=False))
     """Off unless the fleet says otherwise."""
     wake: WakeSettings = field(default_factory=WakeSettings)
+    held: bool = False
+    """Whether keepers end work when its lease is not renewed in time: on a cluster nobody else may
+    be able to."""
     archive_dir: Path | None = None
     """Where ended tasks go; None where there are no files to write to."""
 
@@ -131,8 +138,9 @@ class NovaRuntime:
             except (RedisConnectionError, RedisTimeoutError, OSError) as error:
                 log.warning("the store is away: %s", error)
                 await asyncio.sleep(STORE_AWAY_S)
+        self.keeper = KeeperClient(config.keeper_socket, held=config.held)
         self.executors = build_executors(
-            KeeperClient(config.keeper_socket),
+            self.keeper,
             config.executors,
             config.env,
             maintenance_jobs(self._job_context()),
@@ -154,20 +162,22 @@ class NovaRuntime:
         self.heartbeat = Heartbeat(
             self.data, self.claimant, self.clock, lambda: self.cycle.last_error
         )
+        runner = AttemptRunner(
+            nova=config.name,
+            nova_epoch=self.epoch,
+            log_dir=config.log_dir,
+            executor=self._executor,
+            settings=config.tasks,
+            clock=self.clock,
+            limiter=self.limiter,
+            post_progress=self._post_progress,
+        )
+        runner.begins = self._begins
         self.steps = Steps(
             data=self.data,
             clock=self.clock,
             claimant=self.claimant,
-            runner=AttemptRunner(
-                nova=config.name,
-                nova_epoch=self.epoch,
-                log_dir=config.log_dir,
-                executor=self._executor,
-                settings=config.tasks,
-                clock=self.clock,
-                limiter=self.limiter,
-                post_progress=self._post_progress,
-            ),
+            runner=runner,
             waiter=WorkWaiter(
                 self._waiting, config.name, self.claimant.ask if config.claims_wait else None
             ),
@@ -190,6 +200,7 @@ class NovaRuntime:
             reported=self._reported,
         )
         self.heartbeat.steps = self.steps
+        self.heartbeat.renewed = self._renewed
         self.cycle = Cycle(self.data, self.steps.handlers(), self.verdict)
         return self.epoch
 
@@ -297,6 +308,17 @@ class NovaRuntime:
             pass  # that it was taken is the answer
         else:
             log.warning("inbox: the order %r is unknown", op)
+
+    def _renewed(self, sent_s: float) -> None:
+        """The lease of what is in hand counts from when the heartbeat was sent."""
+        if self.config.held:
+            self.keeper.hold(self.config.tasks.lease_s * HOLD_SHARE - (monotonic_s() - sent_s))
+
+    def _begins(self, claim: Claim) -> None:
+        """The lease of new work counts from its claim."""
+        if self.config.held:
+            age_s = (self.clock.now_ms() - claim.taken_ms) / 1000
+            self.keeper.hold(self.config.tasks.lease_s * HOLD_SHARE - age_s)
 
     def _interrupt(self, why: Any) -> None:
         if self.steps.attempt is not None:

@@ -27,7 +27,9 @@ from process_world import (
 )
 from waiting import wait_until
 
+from novawf.clock import monotonic_s
 from novawf.errors import ExecutorLost, InvalidConfig
+from novawf.processes.identity import process_stat
 from novawf.processes.keeper import (
     KeeperClient,
     KeeperServerProcess,
@@ -36,6 +38,7 @@ from novawf.processes.keeper import (
     start_keeper_server,
 )
 from novawf.processes.output import read_since
+from novawf.processes.remains import nothing_left
 from novawf.processes.tree import children
 from novawf.processes.wire import encode
 
@@ -350,3 +353,69 @@ class TestServer:
         socket_path = Path(server.socket_path)
         assert socket_path.stat().st_mode & 0o777 == 0o600
         assert socket_path.parent.stat().st_mode & 0o777 == 0o700
+
+
+class TestHold:
+    """On a cluster nobody else may be able to end what a Nova runs that was cut off."""
+
+    async def test_what_nobody_holds_is_ended_with_its_tree(self, server, client, tmp_path):
+        """Though its Nova lives and is connected."""
+        holder = KeeperClient(server.socket_path, held=True)
+        holder.hold(0.4)
+        began = monotonic_s()
+        kept = await holder.spawn(
+            request(tmp_path, "sh", "-c", "trap '' TERM; sleep 60 & sleep 60")
+        )
+        report = await kept.wait()
+        assert report.reason == "unheld"
+        assert 0.3 < monotonic_s() - began < 3
+        await none_left(server, client)
+
+    async def test_what_is_held_on_goes_on(self, server, tmp_path):
+        holder = KeeperClient(server.socket_path, held=True)
+        holder.hold(0.4)
+        kept = await holder.spawn(request(tmp_path, "sleep", "1"))
+        ended = asyncio.ensure_future(kept.wait())
+        while not ended.done():
+            holder.hold(0.4)
+            await asyncio.wait({ended}, timeout=0.1)
+        assert (ended.result().reason, ended.result().exit_code) == ("exited", 0)
+
+    async def test_what_comes_too_late_is_ended_at_once(self, server, tmp_path):
+        """Its lease was over before it began."""
+        holder = KeeperClient(server.socket_path, held=True)
+        holder.hold(-1.0)
+        kept = await holder.spawn(request(tmp_path, "sleep", "60"))
+        assert (await kept.wait()).reason == "unheld"
+
+    async def test_on_one_machine_nothing_has_to_be_held(self, server, client, tmp_path):
+        client.hold(0.0)
+        kept = await client.spawn(request(tmp_path, "sleep", "0.2"))
+        client.hold(0.0)
+        assert (await kept.wait()).reason == "exited"
+
+
+class TestNothingLeft:
+    """Who asks after the keepers of a node that is dead is told once they have ended all."""
+
+    async def test_not_while_a_server_lives(self, server, tmp_path):
+        assert not await nothing_left(tmp_path / "run", 0.1)
+
+    async def test_not_before_the_last_keeper_of_a_killed_server_is_done(self, client, tmp_path):
+        with keeper_server(tmp_path / "other") as server:
+            client = KeeperClient(server.socket_path)
+            await client.spawn(request(tmp_path, "sh", "-c", "sleep 600 & sleep 600"))
+            (keeper,) = await client.keepers()
+            keeper_pid = keeper["pid"]
+            os.kill(server.pid, signal.SIGKILL)
+            assert await nothing_left(tmp_path / "other", 10)
+            assert not alive_at_all(keeper_pid)
+
+    async def test_nor_is_anything_left_where_there_never_was_one(self, tmp_path):
+        assert await nothing_left(tmp_path / "nowhere", 0)
+
+
+def alive_at_all(pid: int) -> bool:
+    """A zombie, whom nobody has buried yet, does not live."""
+    stat = process_stat(pid)
+    return stat is not None and stat[0] not in "ZX"

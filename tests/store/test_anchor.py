@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from novawf import clock
 from novawf.store import keys
-from novawf.store.anchor import anchor, read_anchor
+from novawf.store.anchor import anchor, anchor_by_store, apart_ms, note_drift, read_anchor
 
 NOW_MS = 1_795_000_000_000
 
@@ -67,3 +67,33 @@ async def test_this_machines_own_values_are_the_default(redis: Redis) -> None:
     offset = await anchor(redis)
     assert abs(offset - clock.wall_offset_ms()) < 1000
     assert await read_anchor(redis) == offset
+
+
+async def test_a_machine_of_a_cluster_is_set_by_the_store_and_not_by_its_own_clock(
+    redis: Redis,
+) -> None:
+    """The store's TIME here is this machine's: no further off than the round trips take."""
+    offset = await anchor_by_store(redis, boot_id="first")
+    assert abs(offset - clock.wall_offset_ms()) < 100
+    assert await anchor_by_store(redis, boot_id="first") == offset
+    assert await read_anchor(redis, boot_id="first") == offset
+
+
+async def test_a_machine_that_comes_later_agrees_though_the_stores_clock_was_stepped(
+    redis: Redis,
+) -> None:
+    """An hour's step since the fleet began: it shows as drift, and is taken out again."""
+    hour_ms = 3_600_000
+    fleet_offset = clock.wall_offset_ms() - hour_ms
+    await anchor(redis, boot_id="first", wall_offset_ms=fleet_offset)
+    assert abs(await note_drift(redis, fleet_offset) - hour_ms) < 100
+    late = await anchor_by_store(redis, boot_id="late")
+    assert abs(late - fleet_offset) < 100
+
+
+async def test_how_far_two_machines_are_apart_is_told_against_the_store(redis: Redis) -> None:
+    offset = await anchor_by_store(redis, boot_id="first")
+    assert await apart_ms(redis, offset) == 0, "nothing was noted yet"
+    await note_drift(redis, offset)
+    assert abs(await apart_ms(redis, offset)) < 100
+    assert abs(await apart_ms(redis, offset - 5000) - 5000) < 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -46,6 +47,25 @@ async def test_the_second_is_refused_and_told_of_the_first(
     with pytest.raises(StoreInUse, match=r"/home/first on machine \(pid 4711\)"):
         await second.take(lives)
     assert await first.renew()
+
+
+async def test_records_of_children_are_dropped_by_the_owner_alone(
+    redis: Redis, first: Ownership, second: Ownership
+) -> None:
+    await first.take(lives)
+    await first.publish("child", "echo", "{}")
+    assert not await second.publish("drop", "echo")
+    assert await redis.hexists(keys.CHILDREN, "echo")
+    for _ in range(2):
+        assert await first.publish("drop", "echo")
+        assert not await redis.hexists(keys.CHILDREN, "echo")
+
+
+async def test_a_store_has_one_fleet_id_for_good(first: Ownership, second: Ownership) -> None:
+    """Also when two supervisors ask at once, or one asks again."""
+    assert await first.fleet_id("a") == "a"
+    assert await second.fleet_id("b") == "a"
+    assert await first.fleet_id("c") == "a"
 
 
 async def test_a_repeat_after_a_lost_reply_takes_it_once_more(first: Ownership) -> None:
@@ -153,3 +173,13 @@ async def test_what_a_supervisor_says_is_written_while_the_store_is_its_own(
     assert await redis.hget(keys.FLEET, "document") == "{}"
     assert await second.publish("forget")
     assert not await redis.exists(keys.CHILDREN, keys.NOVAS, keys.FLEET)
+
+
+def test_an_owner_of_an_earlier_version_is_read() -> None:
+    """It knew no clusters."""
+    fields = json.loads(owner("first").to_json())
+    del fields["on_cluster"]
+    assert Owner.from_json(json.dumps(fields)) == owner("first")
+    del fields["pid"]
+    with pytest.raises(CorruptState):
+        Owner.from_json(json.dumps(fields))

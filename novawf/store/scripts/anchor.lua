@@ -1,6 +1,7 @@
 -- The offset of fleet time to the time since boot, agreed on by all callers of one boot.
 --
 -- KEYS  1  novawf:clock, hash: boot id -> offset in ms; last_ms -> latest fleet time seen, in ms
+--          (and drift_ms, which is not this script's)
 -- ARGV  1  boot id of the caller
 --       2  unix time minus boot time, now, in ms: the offset if this boot has none yet
 --       3  time since boot, now, in ms

@@ -45,3 +45,13 @@ def test_one_of_another_boot_may_live_elsewhere(dead: Owner) -> None:
 def test_one_in_another_container_of_this_machine_may_live(dead: Owner) -> None:
     """Its pid means nothing here, though the boot id is the same."""
     assert not _is_gone(replace(dead, host="another-container"))
+
+
+def test_one_that_left_its_fleet_to_a_cluster_is_gone_for_those_alone_who_adopt_that(
+    dead: Owner,
+) -> None:
+    """A fleet on one machine sees nothing of it: it fences it off, and waits for its leases."""
+    left = replace(dead, on_cluster=True)
+    assert _is_gone(left, adopts=True)
+    assert not _is_gone(left)
+    assert _is_gone(dead, adopts=True)

@@ -1,0 +1,42 @@
+"""What every actor's shell can do for a supervisor that did not start it.
+
+A fleet on a cluster outlives its supervisor; the next one asks each actor who it is (`about`), and
+waits on it again (`join`), which must not begin its work a second time. Knows no work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from actors.handles import fleet_of_this_actor, this_node
+
+
+class Shell:
+    """Base of the actors' classes."""
+
+    _work: asyncio.Task[Any] | None = None
+
+    async def about(self) -> dict[str, Any]:
+        """Who this is: pid, node; `nova` and `epoch` of a Nova, else '' and 0."""
+        nova, epoch = self._identity()
+        return {"pid": os.getpid(), "node": this_node(), "nova": nova, "epoch": epoch}
+
+    def _identity(self) -> tuple[str, int]:
+        return "", 0
+
+    def _end_with_node(self) -> None:
+        """On a cluster, end in the moment in which the raylet does. Ray takes a second for it, in
+        which a Nova would fail one attempt after another for want of its node's keepers."""
+        if not fleet_of_this_actor():
+            return
+        raylet = os.pidfd_open(os.getppid())
+        asyncio.get_running_loop().add_reader(raylet, os._exit, 1)
+
+    async def _once(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Do the actor's work, or wait for it where it has begun. Who waits may go away."""
+        if self._work is None:
+            self._work = asyncio.ensure_future(work())
+        return await asyncio.shield(self._work)
