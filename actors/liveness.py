@@ -154,7 +154,8 @@ class Liveness:
             return
         child.ordered, child.fault = "hung", what
         self.announce("child_hung", child=child.spec.id, pid=child.pid, cause=what)
-        child.exit.kill()
+        if not child.exit.kill() and child.actor is not None:  # a kernel without pidfds
+            child.actor.kill()
 
 
 async def _answered(child: Child) -> None:
