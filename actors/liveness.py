@@ -154,9 +154,9 @@ class Liveness:
             return
         child.ordered, child.fault = "hung", what
         self.announce("child_hung", child=child.spec.id, pid=child.pid, cause=what)
-        if child.exit is not None:
-            child.exit.kill()
-        elif child.actor is not None:  # of another machine of a cluster: Ray reaches it
+        if child.exit is not None and child.exit.kill():
+            return
+        if child.actor is not None:  # of another machine, or of a kernel without pidfds
             child.actor.kill()
 
 

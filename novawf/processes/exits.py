@@ -57,11 +57,13 @@ class ExitWatch:
             return Exit(None, os.WTERMSIG(status))
         return Exit(os.WEXITSTATUS(status), None)
 
-    def kill(self) -> None:
-        """SIGKILL to that very process, whoever has its pid by now."""
-        if self._descriptor >= 0:
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+    def kill(self) -> bool:
+        """SIGKILL to that very process, whoever has its pid by now; False when that cannot be."""
+        if self._descriptor < 0:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+        return True
 
     def close(self) -> None:
         """Let go of the process."""

@@ -8,6 +8,7 @@ from typing import Any
 from novawf.clock import Clock
 from novawf.errors import Refused
 from novawf.store.connect import StoreAddress, connect, translate_errors
+from novawf.supervision.crew import check_names, members
 from novawf.supervision.orders import BLOCK_S, give
 
 Progress = Callable[[dict[str, Any]], None]
@@ -18,7 +19,8 @@ class Crew:
     """The Novas of a running fleet.
 
     Every method raises NoAnswer when no supervisor takes the order, and Refused, in its words, when
-    it cannot be carried out. An order that is given again changes nothing more.
+    it cannot be carried out; UserError, with nothing sent, for what is no name or no number of
+    Novas. An order that is given again changes nothing more.
     """
 
     def __init__(self, address: StoreAddress, clock: Clock, by: str = "client") -> None:
@@ -28,6 +30,7 @@ class Crew:
 
     async def add(self, novas: Sequence[str], progress: Progress | None = None) -> dict[str, Any]:
         """Let Novas join; answers the names that are new as `added`."""
+        check_names(novas)
         return await self._order("add", progress, novas=list(novas))
 
     async def remove(
@@ -48,6 +51,7 @@ class Crew:
         self, to: int | Sequence[str], progress: Progress | None = None
     ) -> dict[str, Any]:
         """Have just these Novas, or so many; answers `added`, `removed` and all `novas`."""
+        members(to, (), ())  # a slip is told before anybody is asked
         return await self._order("scale", progress, to=to if isinstance(to, int) else list(to))
 
     async def restart(
