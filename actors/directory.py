@@ -1,7 +1,7 @@
 """Where commands find a running fleet: `fleet.json` in its home, and its records in the store.
 
 What is published here is for people and commands; nothing is decided by it. A store that is away
-costs a record, never the fleet: the next change writes it.
+costs a record, never the fleet: all are written again once it is back.
 """
 
 from __future__ import annotations
@@ -46,6 +46,36 @@ class Directory:
         """Given once the store is known; records are written only while it is ours."""
         self._started_at = ""
         self._draining: dict[str, Any] | None = None
+        self._document = ""
+        self._records: dict[str, ChildRecord] = {}
+        """What was last said of each child."""
+        self._in_doubt = False
+
+    def doubt(self) -> None:
+        """The store was away: it may have missed what was said, or forgotten it."""
+        self._in_doubt = True
+
+    async def say_again(self) -> bool:
+        """Write all records, if they are in doubt; False when the store is another's now.
+
+        Raises redis' errors.
+        """
+        while self._in_doubt:
+            self._in_doubt = False
+            try:
+                if self._document and not await self.ownership.publish("fleet", self._document):
+                    return False
+                for name, record in list(self._records.items()):
+                    if name not in self._records:  # it left meanwhile
+                        continue
+                    if not await self.ownership.publish("child", name, record.to_json()):
+                        return False
+                    # What was said of it meanwhile may have come before this.
+                    self._in_doubt |= self._records.get(name) is not record
+            except (RedisError, OSError):
+                self._in_doubt = True
+                raise
+        return True
 
     def address(self, report: StoreReport) -> None:
         """`fleet.json`, as soon as the store answers: work can be queued while Ray starts."""
@@ -101,23 +131,34 @@ class Directory:
         # cluster they may tell of children that live.
         anew = state == "starting" and not self.ground.outlived
         what: Published = "begin" if anew else "fleet"
-        return await self.ownership.publish(what, json.dumps(document))
+        self._document = json.dumps(document)
+        try:
+            return await self.ownership.publish(what, self._document)
+        except (RedisError, OSError):
+            self._in_doubt = True
+            raise
 
     async def child(self, name: str, record: ChildRecord) -> bool:
         """One child's record; False when the store is another's now."""
+        self._records[name] = record
         try:
             return await self.ownership.publish("child", name, record.to_json())
         except (RedisError, OSError) as error:
+            self._in_doubt = True
             log.warning("the record of %s was not written: %s", name, error)
             return True
 
     async def forget_children(self, names: Iterable[str]) -> None:
         """These belong to the fleet no more. Raises redis' errors."""
         for name in names:
+            self._records.pop(name, None)
+        for name in names:
             await self.ownership.publish("drop", name)
 
     async def forget(self) -> None:
         """Leave no record that says something runs."""
+        self._records.clear()
+        self._document = ""
         try:
             await self.ownership.publish("forget")
         except (RedisError, OSError) as error:

@@ -16,12 +16,12 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from actors.child import Child
+from actors.directory import Directory
 from actors.family import Family
 from actors.roster import Roster
 from novawf.clock import Clock
 from novawf.errors import UserError
 from novawf.personality.profiles import PROFILES
-from novawf.store import keys
 from novawf.store.connect import StoreAddress, connect
 from novawf.supervision.crew import changes_to, check_names, members
 from novawf.supervision.orders import BLOCK_S, Order, OrderDesk
@@ -45,10 +45,12 @@ class Elastic:
         store: StoreAddress,
         clock: Clock,
         announce: Callable[..., None],
+        directory: Directory,
     ) -> None:
         self.family = family
         self.roster = roster
         self.announce = announce
+        self.directory = directory
         self.redis: Any = connect(store, block_s=BLOCK_S, name="supervisor-orders")
         self.desk = OrderDesk(self.redis, clock)
         self.ending = False
@@ -63,6 +65,7 @@ class Elastic:
                 try:
                     order = await self.desk.take()
                 except (RedisError, OSError) as error:
+                    self.directory.doubt()  # this connection always waits, so it sees each time
                     log.warning("orders: the store is away: %s", error)
                     await asyncio.sleep(AGAIN_S)
                     continue
@@ -133,8 +136,7 @@ class Elastic:
             await self.desk.answer(order, leaving=child.spec.id)
             await self.family.remove(child, limit_s)
             await take_identity(self.redis, child.spec.id)  # whatever of it still runs is fenced
-            await self.redis.hdel(keys.CHILDREN, child.spec.id)
-            await self.redis.hdel(keys.NOVAS, child.spec.id)
+            await self.directory.forget_children([child.spec.id])
         await self._tell_streams()
         return {"removed": [child.spec.id for child in leaving]}
 

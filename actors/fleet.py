@@ -210,7 +210,14 @@ class Fleet:
         family = self.family = Family(watch, self._unexpected)
         for child in children:
             self.family.start(child)
-        elastic = Elastic(family, self.roster, report.address, self.clock, self.announcer.announce)
+        elastic = Elastic(
+            family,
+            self.roster,
+            report.address,
+            self.clock,
+            self.announcer.announce,
+            self.directory,
+        )
         liveness = Liveness(
             family,
             self.redis,
@@ -363,10 +370,14 @@ class Fleet:
                     if self.on_cluster:
                         await note_drift(self.redis, self.clock.offset_ms)
                 await self.reclaim.round()
+                if not await self.directory.say_again():
+                    self._give_way()
+                    return
                 await self._tell_of_spares(report)
                 await anchor(self.redis, wall_offset_ms=self.clock.offset_ms)
             except (RedisError, OSError) as error:
                 self.reclaim.store_away()
+                self.directory.doubt()
                 log.warning("the store is away: %s", error)
             except NovawfError as error:
                 log.error("reclaiming: %s", error)
