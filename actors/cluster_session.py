@@ -17,6 +17,7 @@ import psutil
 import ray
 
 from actors.handles import LIMITER, NAMESPACE, find, this_node
+from actors.prefork import Prefork
 from actors.session import CoreWatch, RaySession, token_file
 from novawf.errors import InvalidConfig, RayUnreachable
 from novawf.settings import Settings
@@ -126,10 +127,12 @@ def session_for(settings: Settings) -> RaySession | ClusterSession:
     """A Ray of this process's own, or its membership in a cluster."""
     if settings.ray.address is not None:
         return ClusterSession(settings.ray.address)
+    socket_path = settings.fleet.home / "run" / "fork.sock"
     return RaySession(
         dashboard=settings.ray.dashboard,
         dashboard_port=settings.ray.dashboard_port,
         workers=min(len(settings.fleet.novas) + 4, 2 * (os.cpu_count() or 1) + 2),
+        prefork=Prefork(socket_path) if settings.ray.prefork else None,
     )
 
 

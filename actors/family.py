@@ -109,8 +109,9 @@ class Family:
             return
         child.killed = True
         actor.kill()
-        if pid is not None:
-            # Ray asks the process to go; one that does not hear it lives on for 5 s (measured).
+        # Ray asks the process to go; one that does not hear it lives on for 5 s (measured).
+        ended = child.exit is not None and child.exit.kill()
+        if pid is not None and not ended and not child.node:
             signal_confirmed(pid, signal.SIGKILL, lambda pid: is_descendant(pid, os.getpid()))
         await told_within(child.between, KILLED_S)
 

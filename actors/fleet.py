@@ -355,8 +355,8 @@ class Fleet:
             await asyncio.sleep(TEND_S)
             try:
                 if os.getpid() == 1:  # of a container: orphans there are ours
-                    self.orphans.bury(self.ground.pids())
-                for mended in await asyncio.to_thread(self.ground.tend):
+                    self.orphans.bury({*self.ground.pids(), *self.session.tended()})
+                for mended in await asyncio.to_thread(self.ground.tend) + self.session.tend():
                     self.announcer.announce("mended", what=mended)
                     self.directory.address(report)  # it names the sentinel
             except (OSError, NovawfError) as error:

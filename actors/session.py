@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
 
+from actors.fork_launcher import SOCKET_VARIABLE
 from actors.handles import NAMESPACE
+from actors.prefork import Prefork
 from novawf.ids import hex_token
 
 RAY_ENVIRONMENT = {
@@ -60,12 +62,28 @@ class CoreWatch:
             loop.add_reader(descriptor, ended, descriptor, name)
         return stop
 
+    def tend(self) -> list[str]:
+        """Bring back what died, where that can be; answers what did."""
+        return []
+
+    def tended(self) -> list[int]:
+        """Processes that `tend` looks after."""
+        return []
+
 
 class RaySession(CoreWatch):
     """A local Ray, owned by this process."""
 
-    def __init__(self, *, dashboard: bool, dashboard_port: int | None, workers: int) -> None:
+    def __init__(
+        self,
+        *,
+        dashboard: bool,
+        dashboard_port: int | None,
+        workers: int,
+        prefork: Prefork | None = None,
+    ) -> None:
         super().__init__()
+        self.prefork = prefork
         self.dashboard = dashboard
         self.dashboard_port = dashboard_port
         self.workers = workers
@@ -86,7 +104,26 @@ class RaySession(CoreWatch):
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         self.token_file = token_file(environment)
         keep_token_private(self.token_file)
-        context = ray.init(
+        with self._workers_forked():
+            context = self._init()
+        self.dashboard_url = _dashboard_url(context)
+        self._cores = [
+            (process.name(), process)
+            for process in psutil.Process().children()
+            if process.name() in ("raylet", "gcs_server")
+        ]
+
+    @contextlib.contextmanager
+    def _workers_forked(self) -> Iterator[None]:
+        if self.prefork is None or not self.prefork.start(os.environ):  # noqa: TID251
+            yield
+            return
+        os.environ[SOCKET_VARIABLE] = str(self.prefork.path)  # noqa: TID251
+        with self.prefork.in_place():
+            yield
+
+    def _init(self) -> Any:
+        return ray.init(
             address="local",  # and no cluster that happens to run here, or that RAY_ADDRESS names
             namespace=NAMESPACE,
             num_cpus=self.workers,
@@ -97,12 +134,15 @@ class RaySession(CoreWatch):
             logging_level=logging.ERROR,
             configure_logging=False,
         )
-        self.dashboard_url = _dashboard_url(context)
-        self._cores = [
-            (process.name(), process)
-            for process in psutil.Process().children()
-            if process.name() in ("raylet", "gcs_server")
-        ]
+
+    def tend(self) -> list[str]:
+        """Bring back what died, where that can be; answers what did."""
+        return ["fork server"] if self.prefork is not None and self.prefork.tend() else []
+
+    def tended(self) -> list[int]:
+        """The fork server."""
+        pid = self.prefork.pid if self.prefork is not None else None
+        return [] if pid is None else [pid]
 
     def pids(self, others: Collection[int]) -> list[int]:
         """Every process below this one that Ray started, as of now: all but the `others`."""
@@ -117,6 +157,8 @@ class RaySession(CoreWatch):
     def stop(self) -> None:
         """End Ray."""
         ray.shutdown()
+        if self.prefork is not None:
+            self.prefork.stop()
 
 
 def token_file(environment: Mapping[str, str]) -> Path:

@@ -110,6 +110,9 @@ class RaySettings(BaseModel):
     dashboard_port: int | None = Field(
         None, ge=1, le=65535, description="None: 8265, or the next one that is free."
     )
+    prefork: bool = Field(
+        True, description="Whether a local Ray's workers are forked, not started (decision 021)."
+    )
 
 
 class Settings(BaseModel):

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from fleet_process import LEASE_S, FleetProcess, seconds_until
 from waiting import wait_until
@@ -199,3 +200,31 @@ def test_a_task_that_ends_its_novas_is_quarantined_and_they_live_on(
     assert f"novawf retry {task_id}" in why["released_by"]
     assert fleet.ended(fleet.submit(argv=["true"], nova="helix"))["status"] == "completed"
     assert len(starts(noted)) == 3
+
+
+def test_novas_are_forked_and_outlive_the_fork_server(fleet: FleetProcess, tmp_path: Path) -> None:
+    """Says too when a new Ray takes no forked workers any more: that costs speed, silently."""
+    server = psutil.Process(fleet.nova("echo")["pid"]).parent()
+    assert server is not None
+    assert "actors.forkserver" in server.cmdline(), "Novas start in Ray's own way"
+    before = restarts(fleet)
+    said = len(fleet.said())
+    task_id = fleet.submit(argv=["sleep", "2"], nova="torch")
+    server.kill()
+    wait_until(
+        lambda: any(
+            line["event"] == "mended" and line["what"] == "fork server"
+            for line in fleet.said()[said:]
+        ),
+        10,
+        what="a new fork server",
+    )
+    pid = fleet.nova("echo")["pid"]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: fleet.nova("echo")["pid"] not in (None, pid), 20, what="a new echo")
+    wait_until(lambda: fleet.nova("echo")["listening"], 20)
+    assert fleet.ended(task_id)["attempts"] == 1
+    assert restarts(fleet) == before | {"echo": before["echo"] + 1}
+    again = psutil.Process(fleet.nova("echo")["pid"]).parent()
+    assert again is not None
+    assert "actors.forkserver" in again.cmdline()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from valkey_process import LOSS_FREE, ValkeyProcess
 
 from actors.directory import Directory
 from novawf.clock import ManualClock
@@ -14,7 +15,6 @@ from novawf.store import keys
 from novawf.store.connect import connect
 from novawf.store.ownership import Owner, Ownership
 from novawf.workflow.identity import ChildRecord
-from tests.support.valkey_process import LOSS_FREE, ValkeyProcess
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
