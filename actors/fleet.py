@@ -33,10 +33,10 @@ from actors.reclaim import Reclaim
 from actors.roster import Roster, child_specs
 from actors.spares import Spares
 from actors.takeover import Takeover
-from novawf import fleet_view
+from actors.telling import Telling
+from actors.tending import Tending
 from novawf.cli.live import Announcer
 from novawf.clock import SystemClock, monotonic_s
-from novawf.errors import NovawfError
 from novawf.ids import run_id as new_run_id
 from novawf.processes.handover import Handover, begin_anew
 from novawf.processes.keeper import KeeperClient
@@ -45,7 +45,6 @@ from novawf.processes.orphans import Orphans
 from novawf.processes.signals import ENDED_NOW, Signals
 from novawf.processes.tree import children as children_of
 from novawf.settings import Settings
-from novawf.store.anchor import anchor, note_drift
 from novawf.store.connect import connect
 from novawf.store.ownership import Ownership
 from novawf.supervision.causes import Cause
@@ -60,10 +59,6 @@ from novawf.telemetry.supervisor_log import supervisor_log
 
 log = logging.getLogger("novawf.actors")
 
-TEND_S = 0.5
-"""How often the supervisor looks after what cannot call: what died below, and silent leases."""
-RENEW_S = 2.0
-"""How often the supervisor renews its hold on the store (`store/ownership.py`)."""
 STARTS_PER_CORE = 2
 """First starts of children at once, where the settings name no number."""
 LIVING = ("starting", "running")
@@ -227,12 +222,20 @@ class Fleet:
             {"completion_routine": self.settings.completion.max_pause_s},
             self.announcer.announce,
         )
+        tending = Tending(
+            self.ground, self.session, self.orphans, report, self.directory, self.ownership,
+            self.reclaim, self.spares, self.pulse, self.redis, self.clock,
+            self.announcer.announce, self._give_way,
+        )  # fmt: skip
+        telling = Telling(
+            self.settings, self.session, self.directory, self.pulse, self.announcer, report
+        )
         others = [
-            asyncio.create_task(self._tend_loop(report)),
+            asyncio.create_task(tending.run()),
             asyncio.create_task(liveness.run()),
-            asyncio.create_task(self._show_loop()),
+            asyncio.create_task(telling.of_its_state(self.redis, self.clock)),
             asyncio.create_task(self.pulse.run()),
-            asyncio.create_task(self._announce_ready(report, children)),
+            asyncio.create_task(telling.of_the_start(children, self._guard_ray)),
             asyncio.create_task(elastic.run()),
         ]
         if self.nodes is not None:
@@ -348,47 +351,6 @@ class Fleet:
 
     # -- loops ----------------------------------------------------------------------------------
 
-    async def _tend_loop(self, report: StoreReport) -> None:
-        """Mend what died below, free what silent owners held, carry on blocked dependencies."""
-        renewed_s = monotonic_s()
-        while True:
-            await asyncio.sleep(TEND_S)
-            try:
-                if os.getpid() == 1:  # of a container: orphans there are ours
-                    self.orphans.bury({*self.ground.pids(), *self.session.tended()})
-                for mended in await asyncio.to_thread(self.ground.tend) + self.session.tend():
-                    self.announcer.announce("mended", what=mended)
-                    self.directory.address(report)  # it names the sentinel
-            except (OSError, NovawfError) as error:
-                log.error("what died below cannot be brought back yet: %s", error)
-            try:
-                if monotonic_s() - renewed_s >= RENEW_S:
-                    if not await self.ownership.renew():
-                        self._give_way()
-                        return
-                    renewed_s = monotonic_s()
-                    if self.on_cluster:
-                        await note_drift(self.redis, self.clock.offset_ms)
-                await self.reclaim.round()
-                if not await self.directory.say_again():
-                    self._give_way()
-                    return
-                await self._tell_of_spares(report)
-                await anchor(self.redis, wall_offset_ms=self.clock.offset_ms)
-            except (RedisError, OSError) as error:
-                self.reclaim.store_away()
-                self.directory.doubt()
-                log.warning("the store is away: %s", error)
-            except NovawfError as error:
-                log.error("reclaiming: %s", error)
-            self.pulse.tended()
-
-    async def _tell_of_spares(self, report: StoreReport) -> None:
-        ready = self.spares.ready
-        if ready != self.directory.spares_ready and self.directory.state == "running":
-            self.directory.spares_ready = ready
-            await self.directory.fleet(report, "running")
-
     def _ray_died(self, what: str) -> None:
         """Nothing of this session can be trusted any more, this process included: begin anew."""
         if self.stopping.is_set():
@@ -428,36 +390,6 @@ class Fleet:
         )
         self.exit_code = 1
         self.stopping.set()
-
-    async def _show_loop(self) -> None:
-        while True:
-            try:
-                self.announcer.show(await fleet_view.status(self.redis, self.clock))
-            except (RedisError, OSError, NovawfError) as error:
-                log.warning("the fleet cannot be shown: %s", error)
-            await asyncio.sleep(TEND_S)
-
-    async def _announce_ready(self, report: StoreReport, children: list[Child]) -> None:
-        for running, child in enumerate(children):
-            self.pulse.starting(running, len(children))
-            await child.settled.wait()
-        self._guard_ray()
-        try:
-            await self.directory.fleet(report, "running")
-        except (RedisError, OSError) as error:
-            log.warning("the fleet's record was not written: %s", error)
-        self.pulse.started()
-        self.announcer.announce(
-            "fleet_started",
-            novas=[child.spec.id for child in children if child.kind == "nova"],
-            store=f"{report.probe.backend} {report.probe.version}, {report.probe.persistence}",
-            loss_window=report.probe.loss_text,
-            metrics=f"http://{self.settings.metrics.host}:{self.settings.metrics.port}/metrics",
-            dashboard=self.session.dashboard_url,
-            dashboard_token=str(self.session.token_file),
-        )
-        if report.epoch.rolled_back:
-            self.announcer.announce("store_rolled_back", detail=report.epoch.text)
 
     async def _until_idle(self, family: Family) -> None:
         """Stop once nothing is queued or running."""

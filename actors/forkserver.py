@@ -35,6 +35,7 @@ from time import monotonic  # noqa: TID251 - before anything of ours is imported
 from typing import Any, NoReturn
 
 from novawf.processes.tree import PR_SET_NAME, prctl
+from novawf.store import scripts
 
 REQUEST_S = 5.0
 """A launcher has sent all it has to say by then."""
@@ -144,6 +145,7 @@ class ForkServer:
             )
             os.environ[JOB_ID] = NIL_JOB  # noqa: TID251
             _import((*RAY_MODULES, *self._modules))
+            scripts.read_all()
             gc.collect()
             gc.freeze()  # else the first collection in each child would copy every page
             self._raylet = raylet

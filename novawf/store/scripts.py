@@ -74,13 +74,24 @@ class Script:
         return self._loaded
 
 
+_scripts: list[Script] = []
+
+
+def read_all() -> None:
+    """Read every script that is known by now, for processes that are about to be forked."""
+    for script in _scripts:
+        script.sha1  # noqa: B018 - reads it
+
+
 def load_script(package: str, name: str, *prefixes: str) -> Script:
     """The script `name` of `package`, e.g. `load_script("novawf.tasks", "claim", "lib")`.
 
     `prefixes` name files of local functions that are put in front: Lua in a store has no modules.
     Cheap at import time: the files are read at the first call.
     """
-    return Script(package, name, prefixes)
+    script = Script(package, name, prefixes)
+    _scripts.append(script)
+    return script
 
 
 def read_source(package: str, name: str) -> str:

@@ -162,3 +162,11 @@ def known_to_the_shim() -> set[str]:
 
 def without_comments(code: str) -> str:
     return re.sub(r"--[^\n]*", "", code)
+
+
+def test_scripts_that_were_read_ahead_are_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scripts, "_scripts", [])
+    script = load_script("novawf.tasks", "pulse", "hearing")
+    scripts.read_all()
+    monkeypatch.setattr(scripts, "read_source", None)
+    assert "-- Prefix of the heartbeats" in script.source
