@@ -46,11 +46,14 @@ class Elastic:
         clock: Clock,
         announce: Callable[..., None],
         directory: Directory,
+        renew: Callable[[], None],
     ) -> None:
         self.family = family
         self.roster = roster
         self.announce = announce
         self.directory = directory
+        self.renew = renew
+        """What starts from now on is to run the code as it is now on disk."""
         self.redis: Any = connect(store, block_s=BLOCK_S, name="supervisor-orders")
         self.desk = OrderDesk(self.redis, clock)
         self.ending = False
@@ -152,6 +155,7 @@ class Elastic:
         """One after the other, each after its task: the others work meanwhile."""
         chosen = self._known(names, novas=True) if names else self.family.novas
         limit_s = float(order.what.get("limit_s", TASK_BOUNDARY_S))
+        self.renew()
         renewed: list[str] = []
         failed: list[str] = []
         for child in chosen:

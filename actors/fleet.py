@@ -212,6 +212,7 @@ class Fleet:
             self.clock,
             self.announcer.announce,
             self.directory,
+            self._renew,
         )
         liveness = Liveness(
             family,
@@ -305,6 +306,10 @@ class Fleet:
             if (cause := before.quarantined.get(child.spec.id)) is not None:
                 child.state, child.cause = "quarantined", cause
         return children
+
+    def _renew(self) -> None:
+        self.session.renew()
+        self.spares.renew()
 
     def _novas(self) -> list[Child]:
         return [] if self.family is None else self.family.novas

@@ -92,6 +92,14 @@ class Prefork:
         self._start()
         return True
 
+    def renew(self) -> None:
+        """Another one, which imports the code as it is now on disk."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._starts = 0
+            self._start()
+
     def stop(self) -> None:
         """End it. Its workers are Ray's, and live on. A repeat does nothing."""
         self.path.unlink(missing_ok=True)

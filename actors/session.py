@@ -70,6 +70,9 @@ class CoreWatch:
         """Processes that `tend` looks after."""
         return []
 
+    def renew(self) -> None:
+        """What starts from now on is to run the code as it is now on disk."""
+
 
 class RaySession(CoreWatch):
     """A local Ray, owned by this process."""
@@ -153,6 +156,11 @@ class RaySession(CoreWatch):
                 with contextlib.suppress(psutil.Error):
                     found += [below.pid for below in process.children(recursive=True)]
         return found
+
+    def renew(self) -> None:
+        """Another fork server: the one that there is has imported what was there then."""
+        if self.prefork is not None:
+            self.prefork.renew()
 
     def stop(self) -> None:
         """End Ray."""

@@ -75,6 +75,7 @@ class Spares:
         self._watches: set[asyncio.Task[None]] = set()
         self._wanted = asyncio.Event()
         self._failures = 0
+        self._renewed = 0
 
     @property
     def ready(self) -> int:
@@ -161,6 +162,16 @@ class Spares:
         if child.kind == "nova":
             self.slots.release(actor.name)
 
+    def renew(self) -> None:
+        """Replace those that stand by: they run the code as it was when they were made."""
+        for spare in self._ready:
+            spare.actor.kill()
+            self.slots.release(spare.actor.name)
+            self.gone(spare.pid)
+        self._ready.clear()
+        self._renewed += 1
+        self._wanted.set()
+
     def close(self) -> None:
         """End those that stand by."""
         for watch in self._watches:
@@ -171,9 +182,12 @@ class Spares:
 
     async def _make(self) -> None:
         node = await self.nodes.place() if self.nodes is not None else None
+        renewed = self._renewed
         actor = await self._create(NovaActor, node=node)
         try:
             spare = _Spare(actor, await actor.stand_by(), node)
+            if renewed != self._renewed:
+                raise RuntimeError("the code may have changed while it was made")
         except BaseException:
             actor.kill()
             self.slots.release(actor.name)

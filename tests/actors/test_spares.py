@@ -80,3 +80,14 @@ def test_a_nova_that_joins_takes_a_spare_and_one_that_leaves_gives_its_slot_back
         fleet.json("remove", "helix")
         wait_until(lambda: len(spares(fleet)) == 2, 30)
     assert not standing_by & spares(fleet)
+
+
+def test_a_rolling_restart_runs_new_code_whatever_was_imported_ahead(fleet: FleetProcess) -> None:
+    wait_until(lambda: len(spares(fleet)) == 2, 30)
+    standing_by = spares(fleet)
+    server = psutil.Process(fleet.nova("echo")["pid"]).ppid()
+    assert fleet.json("restart", "--rolling")["restarted"] == ["torch", "echo"]
+    wait_until(lambda: len(spares(fleet)) == 2, 30, what="new spares")
+    now = {nova["pid"] for nova in fleet.status()["novas"]} | spares(fleet)
+    assert not standing_by & now
+    assert server not in {psutil.Process(pid).ppid() for pid in now}
