@@ -253,9 +253,7 @@ class Fleet:
             for task in busy:  # what only a fleet that works needs
                 task.cancel()
             elastic.ending = True
-            ending = Ending(self.settings, self.directory, report, self.pulse, self.announcer)
-            if not (self._replaced and self.on_cluster):  # else another one has adopted them
-                await ending.run(family, hand_back=not self._replaced)
+            await self._drain(family, report)
         finally:
             unwatch()
             for task in others:
@@ -270,6 +268,13 @@ class Fleet:
                 with contextlib.suppress(RedisError, OSError):  # else the next one sees us dead
                     await self.ownership.release()
             await self.redis.aclose()
+
+    async def _drain(self, family: Family, report: StoreReport) -> None:
+        if self._replaced and self.on_cluster:  # another one has adopted them
+            return
+        ending = Ending(self.settings, self.directory, report, self.pulse, self.announcer)
+        await ending.run(family, hand_back=not self._replaced)
+        await self.reclaim.settle()
 
     async def _begin(self, report: StoreReport) -> bool:
         """Say that the fleet starts; False when the store is another's by now."""
@@ -325,8 +330,14 @@ class Fleet:
     async def _died(self, child: Child, pid: int, epoch: int) -> None:
         """Clean up after a process that is gone. The next life does not wait for this."""
         self.ground.unguard(pid)
-        if self._replaced or child.killed or (self.stopping.is_set() and child.why is Cause.ENDED):
-            return  # as it was meant to
+        if self._replaced:
+            return
+        if child.killed:  # by us, and whatever it had in hand is no less somebody's work
+            if child.kind == "nova":
+                self.reclaim.of_dead(child.spec.id, epoch, "ended by order", poison=False)
+            return
+        if self.stopping.is_set() and child.why is Cause.ENDED:
+            return
         self.announcer.announce("child_died", child=child.spec.id, pid=pid, cause=child.cause)
         if child.kind == "nova":
             self.reclaim.of_dead(child.spec.id, epoch, child.cause)

@@ -28,6 +28,7 @@ CONFIRM_S = 10.0
 
 UNCONFIRMED_TRIES = 3
 
+SETTLED_S = 5.0
 ASLEEP_MS = 1000
 """Fleet time in which no process of this machine ran: it slept, and nobody could renew a lease."""
 
@@ -64,9 +65,17 @@ class Reclaim:
         self._unconfirmed: dict[str, int] = {}
         self._errands: set[asyncio.Task[None]] = set()
 
-    def of_dead(self, nova: str, epoch: int, cause: str) -> None:
-        """Free what a dead life of a Nova held; goes on in the background."""
-        self._background(self._of_dead(nova, epoch, cause))
+    def of_dead(self, nova: str, epoch: int, cause: str, *, poison: bool = True) -> None:
+        """Free what a dead life of a Nova held; goes on in the background.
+
+        Without `poison` its death is not held against its task.
+        """
+        self._background(self._of_dead(nova, epoch, cause, self.poison_after if poison else 0))
+
+    async def settle(self) -> None:
+        """Wait for what goes on in the background, as long as that may take."""
+        if self._errands:
+            await asyncio.wait(self._errands, timeout=SETTLED_S)
 
     async def of_unwatched(self, living: Collection[tuple[str, int]], cause: str) -> None:
         """Free what lives of Novas held that ended while no supervisor ran. Raises redis' errors.
@@ -104,7 +113,7 @@ class Reclaim:
         """How far fleet time is ahead of the time in which processes of this machine ran."""
         return self.queue.clock.now_ms() - round(monotonic_s() * 1000)
 
-    async def _of_dead(self, nova: str, epoch: int, cause: str) -> None:
+    async def _of_dead(self, nova: str, epoch: int, cause: str, poison_after: int) -> None:
         try:
             gone = await self.keeper.drain(f"{nova}:{epoch}", CONFIRM_S)
         except ExecutorLost as error:
@@ -114,7 +123,7 @@ class Reclaim:
             self.announce("waiting_for_lease", nova=nova)
             return
         for released in await self.queue.release_owner(
-            nova, cause, epoch=epoch, poison_after=self.poison_after
+            nova, cause, epoch=epoch, poison_after=poison_after
         ):
             if released.outcome == "quarantined":
                 self.announce("task_quarantined", task=released.task_id, nova=nova, cause=cause)

@@ -101,6 +101,25 @@ def test_a_limit_can_be_changed_and_who_does_not_end_is_killed(tmp_path: Path) -
         assert fleet_task(url, task) == ("pending", "handed back")
 
 
+def test_what_a_nova_that_had_to_be_killed_held_is_free_at_once(tmp_path: Path) -> None:
+    """Not only when a fleet starts again, and its end by order is no mark against its task."""
+    started = tmp_path / "started"
+    directory = tmp_path / "store"
+    directory.mkdir()
+    with running_valkey(find_binary(), directory) as address:
+        url = f"unix://{address.path}"
+        env = clean_environment(**QUIET, NOVAWF_STORE_URL=url, NOVAWF_SUPERVISION__SHUTDOWN_S="1")
+        with running_fleet(tmp_path / "home", *FLAGS, env=env) as fleet:
+            task = fleet.submit(argv=["sh", "-c", f"touch {started}; sleep 600"], nova="torch")
+            wait_until(started.exists, 10)
+            tree = fleet.tree()
+            os.kill(fleet.nova("torch")["pid"], signal.SIGSTOP)
+            fleet.novawf("down", "--drain-limit", "0")
+            assert fleet.process.wait(20) == 0
+            wait_until(lambda: not any(p.lives() for p in tree), 2, what="the end of every process")
+        assert fleet_task(url, task) == ("pending", "ended by order")
+
+
 def fleet_task(url: str, task_id: str) -> tuple[str, str]:
     """Status of a task and how its last attempt ended, without a fleet."""
     import asyncio
