@@ -24,8 +24,6 @@ from novawf.settings import Settings
 
 log = logging.getLogger("novawf.actors")
 
-SHOW_S = 0.5
-
 
 @dataclass(frozen=True, slots=True)
 class Telling:
@@ -70,4 +68,4 @@ class Telling:
                 self.announcer.show(await fleet_view.status(redis, clock))
             except (RedisError, OSError, NovawfError) as error:
                 log.warning("the fleet cannot be shown: %s", error)
-            await asyncio.sleep(SHOW_S)
+            await asyncio.sleep(self.announcer.show_s)

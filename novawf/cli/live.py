@@ -38,6 +38,9 @@ _OF_CHILDREN: Final = ("starting", "backing off", "quarantined", "stopped")
 class Announcer(Protocol):
     """Where the supervisor says what happens. Never raises, never waits but for its last words."""
 
+    show_s: float
+    """How often it wants to be shown the fleet."""
+
     def announce(self, event: str, **fields: Any) -> None:
         """One event: a word with underscores and its details, fit for JSON."""
 
@@ -60,6 +63,8 @@ def make_announcer(stream: TextIO, is_tty: bool, clock: Clock | None = None) -> 
 
 class JsonLines:
     """One JSON object per line and change: `{"ts", "event", …}`, flushed at once."""
+
+    show_s = LASTING_S
 
     def __init__(self, stream: TextIO, clock: Clock) -> None:
         self._stream = stream
@@ -89,6 +94,8 @@ class JsonLines:
 
 class LiveTable:
     """A table that stays at the bottom of the terminal; events scroll by above it."""
+
+    show_s = 0.5
 
     def __init__(self, console: Console, clock: Clock) -> None:
         self._console = console
