@@ -1,9 +1,10 @@
 """Twenty busy Novas for an hour (`--seconds`): does anything grow?
 
-They run commands, Python callables and tasks that fail, at a steady rate; what is finished leaves
-the store after three minutes, so that it too has a steady state. After a warm-up of a fifth, memory
-(USS: what is shared tells of others) and descriptors of each process are fitted by a line; logs are
-all files below the home and the Ray session, archives left out.
+They run commands, Python callables and tasks that fail, at a steady rate; what is finished, and
+what streams tell of it, leaves the store after three minutes, so that it too has a steady state.
+After a warm-up of a fifth, memory (USS: what is shared tells of others) and descriptors of each
+process are fitted by a line; logs are all files below the home and the Ray session, archives left
+out.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ NOVAS = tuple(f"n{number:02d}" for number in range(20))
 EVERY_S = 15.0
 SETTINGS = {
     "NOVAWF_TASKS__RETENTION_H": "0.05",
+    "NOVAWF_STREAMS__MAX_AGE_H": "0.05",
     "NOVAWF_TASKS__BACKOFF_BASE_S": "0.5",
     "NOVAWF_SUPERVISION__MAX_RESTARTS": "1000",
 }
