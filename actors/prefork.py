@@ -21,6 +21,7 @@ from ray._private import ray_constants
 
 from actors import fork_launcher
 from actors.forkserver import UNFIT
+from novawf.clock import monotonic_s
 from novawf.processes.keeper import BOOT, SOCKET_PATH_BYTES
 
 log = logging.getLogger("novawf.actors")
@@ -39,7 +40,8 @@ PRELOADED = ("actors.nova", "actors.limiter", "actors.safety", "actors.metrics",
 """What the actors of a fleet import."""
 BACKLOG = 128
 TRIES = 5
-"""So many servers may die before the fleet goes on without one."""
+"""So many servers may die, each within `STEADY_S`, before the fleet goes on without one."""
+STEADY_S = 60.0
 
 
 class Prefork:
@@ -51,6 +53,7 @@ class Prefork:
         self._lifeline = -1
         self._env: dict[str, str] = {}
         self._starts = 0
+        self._started_s = 0.0
 
     def start(self, env: Mapping[str, str]) -> bool:
         """Start it with this environment; False where Ray would not use it, or it cannot be."""
@@ -85,6 +88,8 @@ class Prefork:
         """Start another one if it died; workers meanwhile start without. Answers whether it did."""
         if self._process is None or self._process.poll() is None:
             return False
+        if monotonic_s() - self._started_s > STEADY_S:
+            self._starts = 0
         if self._starts >= TRIES or self._process.returncode == UNFIT:
             log.warning("the fork server does not stay up: workers start in Ray's own way")
             self.stop()
@@ -113,6 +118,7 @@ class Prefork:
 
     def _start(self) -> None:
         self._starts += 1
+        self._started_s = monotonic_s()
         self.path.unlink(missing_ok=True)
         if self._lifeline >= 0:
             os.close(self._lifeline)

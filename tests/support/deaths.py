@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -59,8 +60,20 @@ sh -c "trap '' INT TERM HUP; $1/leaf/sleep 300; :" &
 """
 """A command that forks, double-forks, leaves its session, its environment, and does not obey."""
 
-KINDS = {"command": 9, "keeper": 5, "nova": 5, "actor": 3, "spare": 1, "keeper server": 1}
+KINDS = {
+    "command": 9, "keeper": 5, "nova": 5, "actor": 3, "spare": 1, "keeper server": 1,
+    "fork server": 1,
+}  # fmt: skip
 """What is killed how often, beside the supervisor, which is killed by number."""
+
+
+def _of_run(run_id: str) -> Iterator[psutil.Process]:
+    """Ray's workers of a run, whoever their parent is by now."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            stamped = process.environ().get("NOVAWF_RUN_ID") == run_id
+            if stamped and process.cmdline()[0].startswith("ray::"):
+                yield process
 
 
 class Doomed:
@@ -108,11 +121,15 @@ class Doomed:
 
     def _kill_supervisor(self) -> None:
         tree = self.fleet.tree()
+        run_id = json.loads((self.directory / "home" / "fleet.json").read_text())["run_id"]
         self.fleet.process.kill()
         self.fleet.process.wait()
         self.kills["supervisor"] += 1
         rest = [process for process in tree if "valkey" not in process.what]
         self._wait_for_end(rest)
+        wait_until(
+            lambda: not list(_of_run(run_id)), GONE_WITHIN_S, what="the end of its Ray's workers"
+        )
         self.fleet = self._start()
 
     def _wait_for_end(self, processes: list[Process]) -> None:
@@ -136,6 +153,8 @@ class Doomed:
         servers = [p for p in below if "keeper_server" in " ".join(p.cmdline())]
         if kind == "keeper server":
             return servers
+        if kind == "fork server":
+            return [p for p in below if "actors.forkserver" in p.cmdline()]
         return [keeper for server in servers for keeper in server.children()]
 
     def leaves(self) -> list[psutil.Process]:
