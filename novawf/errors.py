@@ -171,3 +171,7 @@ class CorruptState(Internal):
 
 class ExecutorLost(Internal):
     """The keeper or the worker that ran the work went away."""
+
+
+class ExecutorAway(ExecutorLost):
+    """There is no keeper server that could start the work: it was not begun."""

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 Cause = Literal[
     "", "failed", "timeout", "deadline", "hung", "limit", "cancelled", "crash", "not_found",
-    "not_accepted", "lost",
+    "not_accepted", "lost", "away",
 ]  # fmt: skip
 """Why work did not succeed; empty when it did.
 
@@ -28,6 +28,7 @@ Cause = Literal[
 * ``deadline``: the task's deadline passed; its tree was ended.
 * ``not_accepted``: it did its work, and the acceptance check said no.
 * ``lost``: the keeper went away (its tree with it); nothing is known about how far it came.
+* ``away``: there was nobody to start it; it was not begun.
 """
 
 STDOUT_TAIL_BYTES = 8192

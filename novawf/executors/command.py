@@ -9,7 +9,7 @@ import asyncio
 import signal
 from collections.abc import Mapping
 
-from novawf.errors import ExecutorLost
+from novawf.errors import ExecutorAway, ExecutorLost
 from novawf.executors.base import Cause, Outcome, Report, Work
 from novawf.executors.config import ExecutorSettings
 from novawf.executors.environment import base_environment
@@ -35,6 +35,8 @@ class CommandExecutor:
         try:
             kept = await self._keeper.spawn(self._request(work), report.alive)
             ended = await until_end(kept, cancel, self._settings.grace_s)
+        except ExecutorAway as error:
+            return Outcome(ok=False, cause="away", error=str(error))
         except ExecutorLost as error:
             return Outcome(ok=False, cause="lost", error=str(error))
         return outcome_of(ended, work.timeout_s, self._settings)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from novawf.clock import monotonic_s
-from novawf.errors import ExecutorLost
+from novawf.errors import ExecutorAway, ExecutorLost
 from novawf.executors.base import STDOUT_TAIL_BYTES, Cause, Outcome, Report, Work
 from novawf.executors.command import signal_name
 from novawf.executors.config import ExecutorSettings
@@ -60,6 +60,8 @@ class PythonExecutor:
             if worker is None or worker.lost or worker.stamp != work.stamp:
                 worker = await self._start(work)
             return await self._run_in(worker, work, frame, report, cancel)
+        except ExecutorAway as error:
+            return Outcome(ok=False, cause="away", error=str(error))
         except ExecutorLost as error:
             self._worker = None
             return Outcome(ok=False, cause="lost", error=str(error))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from novawf.clock import monotonic_s
-from novawf.errors import ExecutorLost, Internal, InvalidConfig
+from novawf.errors import ExecutorAway, ExecutorLost, Internal, InvalidConfig
 from novawf.processes.identity import alive, process_start_time
 from novawf.processes.wire import Decoder, FrameError, encode
 
@@ -202,7 +202,7 @@ class KeeperClient:
         """Start a command; returns when it was executed or could not be (see `Kept.wait`).
 
         `on_output` is called at most once a second while output grows. Raises ExecutorLost when
-        the server does not answer.
+        the server does not answer, ExecutorAway when there is none: then nothing was begun.
         """
         order = encode(
             {
@@ -296,7 +296,7 @@ class KeeperClient:
             sock.connect(self.socket_path)  # local: connects at once or fails
         except OSError as error:
             sock.close()
-            raise self._unreachable(error) from error
+            raise ExecutorAway(str(self._unreachable(error))) from error
         return sock
 
     def _unreachable(self, why: object) -> ExecutorLost:

@@ -6,6 +6,7 @@ It runs the executor and collects what it reports; it does not touch the queue.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,10 @@ _WORK_FIELD = {"command": "argv", "python": "callable", "maintenance": "job"}
 
 _REFUSALS = ("failed", "timeout", "hung", "limit", "crash", "not_found")
 """How a check ends that says no; cancelled and lost are no answer of its own."""
+
+AWAY_S = 30.0
+"""So long a keeper server that is away is waited for, with the task in hand."""
+AWAY_LOOK_S = 0.1
 
 Interruption = Literal["", "cancelled", "handed_back", "stopped", "lost"]
 """Why an attempt was cut short: by its user, by a drain, by the emergency stop, or because the
@@ -81,6 +86,8 @@ class Attempt:
     def ending(self, settings: TaskSettings, jitter: float) -> Ending:
         """What the queue is to be told. The attempt must have an outcome."""
         outcome = self.outcome or Outcome(ok=False, cause="lost", error="the attempt never ran")
+        if outcome.cause == "away":
+            return Ending("requeue", "")
         if not outcome.ok and self.interruption in ("handed_back", "stopped"):
             if self.begun and not self.claim.spec.get("retries", settings.retries):
                 return Ending("blocked", TaskOutcome.FAILED)  # no retries: it runs at most once
@@ -214,10 +221,28 @@ class AttemptRunner:
         )
         if attempt.cancel.is_set():
             return Outcome(ok=False, cause="cancelled", error="cut short, not begun")
-        executor = self.executor(name)
         self.begins(claim)
         attempt.begun = True
-        return await executor.run(work, _AttemptReport(self, attempt), attempt.cancel)
+        outcome = await self._execute(name, work, attempt)
+        attempt.begun = outcome.cause != "away"
+        return outcome
+
+    async def _execute(self, name: str, work: Work, attempt: Attempt) -> Outcome:
+        """Have it done. A keeper server that is away is waited for, with the work in hand: a Nova
+        that failed what it cannot begin would empty the queue. Longer than that another one may
+        try, whose keepers are there."""
+        until_s = monotonic_s() + AWAY_S
+        while True:
+            report = _AttemptReport(self, attempt)
+            outcome = await self.executor(name).run(work, report, attempt.cancel)
+            left_s = until_s - monotonic_s()
+            if attempt.claim.deadline_ms is not None:
+                left_s = min(left_s, self._left_s(attempt.claim.deadline_ms))
+            if outcome.cause != "away" or left_s <= 0 or attempt.cancel.is_set():
+                return outcome
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(AWAY_LOOK_S, left_s)):
+                    await attempt.cancel.wait()
 
     async def _accept(self, attempt: Attempt, outcome: Outcome) -> Outcome:
         """Run the acceptance check; the work's outcome, unless the check says no.
@@ -244,8 +269,9 @@ class AttemptRunner:
             env=claim.spec.get("env"),
             timeout_s=timeout_s,
         )
-        executor = self.executor("python" if is_callable else "command")
-        said = await executor.run(work, _AttemptReport(self, attempt), attempt.cancel)
+        said = await self._execute("python" if is_callable else "command", work, attempt)
+        if said.cause == "away":  # the work was done: to do it again is for its retries to decide
+            said = replace(said, cause="lost")
         if said.ok and said.results is False:
             said = replace(said, ok=False, cause="failed", error="it answered False")
         attempt.acceptance = said

@@ -156,9 +156,9 @@ async def test_runs_where_it_is_told_to(bench, tmp_path):
     assert (await bench.run("pwd", cwd=str(tmp_path))).stdout_tail == f"{tmp_path}\n"
 
 
-async def test_no_keeper_server_is_the_outcome_lost(tmp_path):
+async def test_no_keeper_server_is_the_outcome_away(tmp_path):
     outcome = await Bench(KeeperClient(tmp_path / "none"), tmp_path).run("true")
-    assert (outcome.ok, outcome.cause) == (False, "lost")
+    assert (outcome.ok, outcome.cause) == (False, "away")
 
 
 def test_settings_and_secrets_of_the_fleet_are_not_inherited():

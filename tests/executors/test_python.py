@@ -341,10 +341,10 @@ class TestContext:
         assert sorted(done) == [1, 2, 3, 4, 5, 6]
 
 
-async def test_no_keeper_server_is_the_outcome_lost(tmp_path):
+async def test_no_keeper_server_is_the_outcome_away(tmp_path):
     executor = PythonExecutor(KeeperClient(tmp_path / "none"), SETTINGS, {}, sys.executable)
     outcome = await Bench(executor, tmp_path).run("noop")
-    assert outcome.cause == "lost"
+    assert outcome.cause == "away"
     assert "does not answer" in outcome.error
 
 

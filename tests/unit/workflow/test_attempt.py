@@ -28,6 +28,7 @@ CANCELLED = Ending("blocked", "cancelled")
 OK = Outcome(ok=True)
 FAULT = Outcome(ok=False, cause="failed", error="exit code 1", exit_code=1)
 CUT = Outcome(ok=False, cause="cancelled", error="cancelled and ended")
+AWAY = Outcome(ok=False, cause="away", error="there is no keeper server")
 GONE = Outcome(ok=False, cause="lost", error="the keeper went away")
 
 
@@ -52,6 +53,9 @@ def attempt_with(outcome: Outcome | None, cut_by: Interruption = "", **spec: Any
         ("", CUT, CANCELLED),
         ("", GONE, AGAIN),
         ("", None, AGAIN),
+        ("", AWAY, BACK),
+        ("cancelled", AWAY, BACK),  # as for any failure: the queue knows better
+        ("handed_back", AWAY, BACK),
         ("cancelled", OK, COMPLETED),  # it was done before it could be cut
         ("cancelled", CUT, CANCELLED),
         ("cancelled", FAULT, AGAIN),  # the queue knows of the cancellation, and ends it blocked
