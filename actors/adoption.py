@@ -39,6 +39,8 @@ class Answer:
     pid: int
     epoch: int
     node: str
+    started: bool = True
+    """Its `start` was answered; one that was only made never works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +59,12 @@ class Found:
 
     @property
     def members(self) -> list[str]:
-        """The Novas of the fleet, living or dead; none where there is no fleet to go on with."""
-        recorded = [
-            name
-            for name, record in self.records.items()
-            if record.kind == "nova" and record.state != "stopped"
-        ]
+        """The Novas of the fleet, living or dead; none where there is no fleet to go on with.
+
+        One that was stopped is one of them: of a fleet that ended in order there are no records,
+        and who was removed has none.
+        """
+        recorded = [name for name, record in self.records.items() if record.kind == "nova"]
         return [*recorded, *(name for name in self.novas if name not in recorded)]
 
     @property
@@ -83,7 +85,7 @@ def sort_out(
     others: list[Answer] = []
     for answer in answers:
         name = answer.actor.name.rpartition("/")[2]
-        if name in shared_names:
+        if name in shared_names and answer.started:
             shared[name] = answer
         elif answer.nova and epochs.get(answer.nova) == answer.epoch:
             novas[answer.nova] = answer
@@ -146,7 +148,9 @@ async def _ask(actor: ActorHandle) -> Answer | None:
     except (RayError, TimeoutError) as error:
         log.warning("%s does not say who it is: %s", actor.name, described(error))
         return None
-    return Answer(actor, said["nova"], said["pid"], said["epoch"], said["node"])
+    return Answer(
+        actor, said["nova"], said["pid"], said["epoch"], said["node"], said.get("started", True)
+    )
 
 
 def _records(texts: Mapping[str, str]) -> dict[str, ChildRecord]:

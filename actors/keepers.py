@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actors.handles import this_node
+from actors.handles import fleet_of_this_actor, this_node
 from actors.shell import Shell
 from novawf.clock import boot_id
 from novawf.errors import ExecutorLost
@@ -47,7 +47,9 @@ class KeepersActor(Shell):
 
     def __init__(self, config: KeepersConfig) -> None:
         self.config = config
-        self.run_dir = config.home / "run" / this_node()[:NODE_LETTERS]
+        # Fleets that share a cluster may share the home's path too.
+        fleet = fleet_of_this_actor().rstrip("/")
+        self.run_dir = config.home / "run" / f"{fleet}-{this_node()[:NODE_LETTERS]}"
         self._offset_ms = 0
         self._server: KeeperServerProcess | None = None
         self._client = KeeperClient(self.run_dir / SOCKET)

@@ -30,6 +30,7 @@ class LimiterActor(Shell):
         """Connect; answers its pid."""
         redis = connect(self._store, name="limiter")
         self._limiter = RateLimiter(redis, self._clock, self._settings)
+        self.started = True
         self._started.set()
         return {"pid": os.getpid()}
 

@@ -39,6 +39,7 @@ class MetricsActor(Shell):
         )
         await asyncio.to_thread(server.start)
         self._server = server
+        self.started = True
         return {"pid": os.getpid()}
 
     async def ping(self) -> None:

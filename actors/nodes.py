@@ -39,6 +39,11 @@ ANSWER_S = 2.0
 """Keepers that take longer to answer are on a node that is not to be given a Nova."""
 START_S = 60.0
 """The first keepers must serve within this time; a node of Ray's may take its time to be ready."""
+SERVES_S = 30.0
+"""Keepers that take longer to start are hung, and replaced."""
+SILENT = 3
+"""So many questions in a row that keepers do not answer, and they are hung."""
+ASK_S = 10.0
 OTHERS_S = 10.0
 """So long the other nodes are waited for, that Novas are not all put on the first."""
 PLACE_S = 30.0
@@ -207,13 +212,14 @@ class Nodes:
                         self._name(node), KeepersActor, self.config, node=node, wait=False
                     )
                 self._keepers[node] = keepers
-                facts = await keepers.start()
+                async with asyncio.timeout(SERVES_S):
+                    facts = await keepers.start()
                 failures = 0
                 self.known[node] = Node(
                     node, keepers, facts["machine"], facts["run_dir"], facts["offset_ms"]
                 )
                 self.announce("node_serves", node=node[:NODE_LETTERS], machine=facts["machine"])
-                await keepers.join()
+                await self._until_gone(self.known[node])
             except NameTakenError:
                 keepers = find(self._name(node))
                 if keepers is not None:
@@ -231,6 +237,21 @@ class Nodes:
             failures += 1
             if node not in await self._living():
                 return
+
+    async def _until_gone(self, node: Node) -> None:
+        """Returns when its keepers do not answer any more; raises what their end is told by."""
+        ended = asyncio.ensure_future(node.keepers.join())
+        try:
+            silent = 0
+            while silent < SILENT:
+                await asyncio.wait([ended], timeout=ASK_S)
+                if ended.done():
+                    ended.result()
+                    return
+                silent = 0 if await self._answers(node) else silent + 1
+            log.warning("the keepers of node %s do not answer", node.id[:NODE_LETTERS])
+        finally:
+            ended.cancel()
 
     async def _living(self) -> set[str]:
         """What Ray says now; what it said last while its GCS does not answer."""

@@ -54,6 +54,7 @@ class NovaActor(Shell):
         """Take the identity; answers pid and epoch."""
         self._end_with_node()
         epoch = await self._nova().start()
+        self.started = True
         self._started.set()
         return {"pid": os.getpid(), "epoch": epoch}
 

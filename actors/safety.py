@@ -37,6 +37,7 @@ class SafetyActor(Shell):
             [StoreReachable(redis, self._clock, self._settings, store=self._store)],
             self._store,
         )
+        self.started = True
         self._started.set()
         return {"pid": os.getpid()}
 

@@ -17,12 +17,21 @@ from actors.handles import fleet_of_this_actor, this_node
 class Shell:
     """Base of the actors' classes."""
 
+    started = False
+    """Whether `start` has done its work. A supervisor that dies over it leaves an actor that was
+    made and never started: it answers, and is of no use."""
     _work: asyncio.Task[Any] | None = None
 
     async def about(self) -> dict[str, Any]:
-        """Who this is: pid, node; `nova` and `epoch` of a Nova, else '' and 0."""
+        """Who this is: pid, node, started; `nova` and `epoch` of a Nova, else '' and 0."""
         nova, epoch = self._identity()
-        return {"pid": os.getpid(), "node": this_node(), "nova": nova, "epoch": epoch}
+        return {
+            "pid": os.getpid(),
+            "node": this_node(),
+            "started": self.started,
+            "nova": nova,
+            "epoch": epoch,
+        }
 
     def _identity(self) -> tuple[str, int]:
         return "", 0

@@ -24,6 +24,9 @@ from novawf.supervision.config import SupervisionSettings
 
 log = logging.getLogger("novawf.actors")
 
+BECOME_S = 2.0
+"""A spare that takes longer to become a Nova is stopped, or its machine is gone."""
+
 
 class Slots:
     """Names of actors that Novas live in: `nova-00` and so on, each used by one life at a time."""
@@ -116,13 +119,20 @@ class Spares:
             ready = self._ready.popleft()  # the one that has stood by for longest
             spare = ready.actor
             self._wanted.set()
+            became = False
             try:
-                await spare.become(*self._localized(child, ready.node))
+                async with asyncio.timeout(BECOME_S):  # it may be stopped, or its machine gone
+                    await spare.become(*self._localized(child, ready.node))
+                became = True
             except Exception as error:
-                log.warning("a spare could not become %s: %s", child.spec.id, error)
-                spare.kill()
-                self.slots.release(spare.name)
-            else:
+                why = str(error) or "it does not answer"
+                log.warning("a spare could not become %s: %s", child.spec.id, why)
+            finally:
+                if not became:
+                    spare.kill()
+                    self.slots.release(spare.name)
+                    self.gone(ready.pid)
+            if became:
                 return spare
         node = await self.nodes.place() if self.nodes is not None else None
         return await self._create(child.actor_class, *self._localized(child, node), node=node)

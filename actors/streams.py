@@ -30,6 +30,7 @@ class StreamsActor(Shell):
     async def start(self) -> dict[str, Any]:
         """Connect; answers its pid."""
         self._streams = FleetStreams(self._config, self._clock)
+        self.started = True
         self._started.set()
         return {"pid": os.getpid()}
 

@@ -68,6 +68,22 @@ def test_a_dead_spare_is_replaced(fleet: FleetProcess) -> None:
     assert any(line["event"] == "spare_died" for line in fleet.said())
 
 
+def test_a_spare_that_hangs_holds_no_nova_up(fleet: FleetProcess) -> None:
+    wait_until(lambda: len(spares(fleet)) == 2, 30)
+    hung = next(
+        line["pid"]
+        for line in fleet.said()
+        if line["event"] == "spare_ready" and line["pid"] in spares(fleet)
+    )
+    os.kill(hung, signal.SIGSTOP)
+    before = fleet.nova("echo")["pid"]
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: fleet.nova("echo")["pid"] not in (None, before), 10, what="a new echo")
+    assert fleet.nova("echo")["pid"] != hung
+    wait_until(lambda: not psutil.pid_exists(hung), 10, what="the end of the hung one")
+    wait_until(lambda: len(spares(fleet)) == 2, 30, what="the pool to be full again")
+
+
 def test_a_nova_that_joins_takes_a_spare_and_one_that_leaves_gives_its_slot_back(
     fleet: FleetProcess,
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from actors.adoption import UNWATCHED, Answer, Found, adopt, sort_out
@@ -56,6 +58,20 @@ def test_shared_actors_go_on_by_their_name() -> None:
     assert len(others) == 1
 
 
+def test_a_shared_actor_that_was_made_and_never_started_is_ended() -> None:
+    """Its supervisor died over its start: it answers who asks, and grants no permit, ever."""
+    unstarted = replace(answer("limiter"), started=False)
+    _, shared, others = sort_out([unstarted], {}, SHARED)
+    assert not shared
+    assert others == [unstarted]
+
+
+def test_a_fleet_that_was_killed_in_its_drain_comes_back_whole() -> None:
+    """Those that had ended already are recorded as stopped, and are members all the same."""
+    found = Found(records={"torch": record(state="stopped", alive=False), "echo": record()})
+    assert found.members == ["torch", "echo"]
+
+
 def test_what_is_adopted_keeps_its_past() -> None:
     one = child()
     found = Found(novas={"torch": answer("nova-00", "torch", 7)}, records={"torch": record()})
@@ -89,7 +105,6 @@ def test_the_members_are_those_recorded_and_those_that_live() -> None:
         novas={"torch": answer("nova-00", "torch", 7), "nyx": answer("nova-03", "nyx", 1)},
         records={
             "torch": record(), "echo": record(), "safety": record(kind="actor"),
-            "gone": record(state="stopped"),
         },
     )  # fmt: skip
     assert found.members == ["torch", "echo", "nyx"]
