@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -49,6 +49,8 @@ class Directory:
         self._document = ""
         self._records: dict[str, ChildRecord] = {}
         """What was last said of each child."""
+        self._dropped: set[str] = set()
+        """Who is to have no record any more."""
         self._in_doubt = False
 
     def doubt(self) -> None:
@@ -63,18 +65,27 @@ class Directory:
         while self._in_doubt:
             self._in_doubt = False
             try:
-                if self._document and not await self.ownership.publish("fleet", self._document):
+                if not await self._say_all():
                     return False
-                for name, record in list(self._records.items()):
-                    if name not in self._records:  # it left meanwhile
-                        continue
-                    if not await self.ownership.publish("child", name, record.to_json()):
-                        return False
-                    # What was said of it meanwhile may have come before this.
-                    self._in_doubt |= self._records.get(name) is not record
             except (RedisError, OSError):
                 self._in_doubt = True
                 raise
+        return True
+
+    async def _say_all(self) -> bool:
+        """Once; what is said anew meanwhile may arrive before this, so it is in doubt again."""
+        document = self._document
+        if document and not await self.ownership.publish("fleet", document):
+            return False
+        self._in_doubt |= self._document is not document
+        for name in sorted(self._dropped):
+            await self.ownership.publish("drop", name)
+        for name, record in list(self._records.items()):
+            if name in self._dropped:
+                continue
+            if not await self.ownership.publish("child", name, record.to_json()):
+                return False
+            self._in_doubt |= self._records.get(name) is not record
         return True
 
     def address(self, report: StoreReport) -> None:
@@ -141,6 +152,7 @@ class Directory:
     async def child(self, name: str, record: ChildRecord) -> bool:
         """One child's record; False when the store is another's now."""
         self._records[name] = record
+        self._dropped.discard(name)
         try:
             return await self.ownership.publish("child", name, record.to_json())
         except (RedisError, OSError) as error:
@@ -148,12 +160,17 @@ class Directory:
             log.warning("the record of %s was not written: %s", name, error)
             return True
 
-    async def forget_children(self, names: Iterable[str]) -> None:
+    async def forget_children(self, names: Collection[str]) -> None:
         """These belong to the fleet no more. Raises redis' errors."""
         for name in names:
             self._records.pop(name, None)
-        for name in names:
-            await self.ownership.publish("drop", name)
+            self._dropped.add(name)
+        try:
+            for name in names:
+                await self.ownership.publish("drop", name)
+        except (RedisError, OSError):
+            self._in_doubt = True
+            raise
 
     async def forget(self) -> None:
         """Leave no record that says something runs."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from redis.exceptions import RedisError
 from valkey_process import LOSS_FREE, ValkeyProcess
 
 from actors.directory import Directory
@@ -80,6 +81,29 @@ async def test_who_left_the_fleet_is_not_written_again(redis: Redis, owner: Owne
     directory.doubt()
     assert await directory.say_again()
     assert await redis.hkeys(keys.CHILDREN) == ["echo"]
+
+
+async def test_who_left_while_the_store_was_away_has_no_record_once_it_is_back(
+    valkey_binary: Path, tmp_path: Path, clock: ManualClock
+) -> None:
+    server = ValkeyProcess(valkey_binary, tmp_path, *LOSS_FREE)
+    server.start()
+    async with connect(server.address) as redis:
+        ownership = Ownership(redis, clock, Owner("first", 1, 1, "boot", "machine", "/home/first"))
+        await ownership.take(lambda _: False)
+        directory = directory_of(ownership)
+        await directory.child("torch", record("running", 1))
+        server.kill()
+        with pytest.raises((RedisError, OSError)):
+            await directory.forget_children(["torch"])
+        server.start()
+        assert await directory.say_again()
+        assert not await redis.exists(keys.CHILDREN)
+        await directory.child("torch", record("running", 2))  # it joins again
+        directory.doubt()
+        assert await directory.say_again()
+        assert await redis.hget(keys.CHILDREN, "torch") == record("running", 2).to_json()
+    server.kill()
 
 
 async def test_a_store_that_is_another_s_is_told_nothing(redis: Redis, owner: Ownership) -> None:
