@@ -86,9 +86,11 @@ class Tending:
     async def _mend(self) -> None:
         if os.getpid() == 1:  # of a container: orphans there are ours
             self.orphans.bury({*self.ground.pids(), *self.session.tended()})
-        for mended in await asyncio.to_thread(self.ground.tend) + self.session.tend():
+        for mended in await asyncio.to_thread(self.ground.tend):
             self.announce("mended", what=mended)
             self.directory.address(self.report)  # it names the sentinel
+        for mended in self.session.tend():
+            self.announce("mended", what=mended)
 
     async def _tell_of_spares(self) -> None:
         ready = self.spares.ready
