@@ -9,10 +9,10 @@ that import it, wait for the first request: Ray reads its configuration from the
 it is imported, once, and only a worker's environment has all of it.
 
 The protocol, one connection a worker: `fork_launcher` sends a newline with the three standard
-streams, then a JSON object (argv, env, cwd, blocked, oom_score_adj) up to the end of its side. The
-worker itself answers one byte before it becomes Ray's: an end without that means that there is
-none, and none will come. A server whose first workers fail, not one having met its raylet, is of no
-use with this Ray: it ends with `UNFIT`, and Ray's own way is left.
+streams, then a JSON object (argv, env, cwd, blocked, files, oom_score_adj) up to the end of its
+side. The worker itself answers one byte before it becomes Ray's: an end without that means that
+there is none, and none will come. A server whose first workers fail, not one having met its raylet,
+is of no use with this Ray: it ends with `UNFIT`, and Ray's own way is left.
 
 Only `_exit` ends a forked worker, so nothing of the server's own is undone there.
 """
@@ -23,6 +23,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import runpy
 import select
 import signal
@@ -39,14 +40,21 @@ from novawf.store import scripts
 
 REQUEST_S = 5.0
 """A launcher has sent all it has to say by then."""
+REGISTER_S = 120.0
+"""A worker that has not become Ray's by then hangs: twice what the raylet waits for it, which knows
+the launcher alone."""
+LOOK_S = 10.0
 EARLY_S = 10.0
 """A worker that has lived so long has met its raylet."""
 FAILED = 97
 """Exit code of a worker whose script raised; Ray's own are 0 and 1."""
+NOT_BEGUN = 96
+"""Exit code of one that could not become a worker: its launcher goes Ray's own way."""
 FAILURES = 2
 """So many, and none that lived long: workers do not come of this process."""
 UNFIT = 3
 """Exit code: workers do not come of this process."""
+NAME = b"novawf-fork"
 RAYLET_PID = "RAY_RAYLET_PID"
 JOB_ID = "RAY_JOB_ID"
 NIL_JOB = "ffffffff"
@@ -65,6 +73,10 @@ RAY_MODULES = (
 )
 
 
+class _UnfitError(Exception):
+    """No worker can come of this process."""
+
+
 class ForkServer:
     """Serves one raylet."""
 
@@ -77,7 +89,7 @@ class ForkServer:
         self._woken, self._wakes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         """For signals."""
         self._young: dict[int, float] = {}
-        """Child → when it was forked, monotonic s."""
+        """Children that are not known to be Ray's → when they were forked, monotonic s."""
         self._failures: int | None = 0
         """Children that ended early, until one does not."""
 
@@ -89,7 +101,10 @@ class ForkServer:
         for descriptor in (self._listener.fileno(), self._lifeline, self._woken):
             poll.register(descriptor, select.POLLIN)
         while True:
-            ready = {descriptor for descriptor, _ in poll.poll()}
+            ready = {
+                descriptor for descriptor, _ in poll.poll(LOOK_S * 1000 if self._young else None)
+            }
+            self._look_after_young(now=self._lifeline in ready)
             if self._lifeline in ready:
                 return 0
             if self._woken in ready:
@@ -98,7 +113,25 @@ class ForkServer:
                 if self._failures is not None and self._failures >= FAILURES:
                     return UNFIT
             if self._listener.fileno() in ready:
-                self._accept()
+                try:
+                    self._accept()
+                except _UnfitError as why:
+                    sys.stderr.write(f"fork server: {why}: workers start in Ray's own way\n")
+                    return UNFIT
+
+    def _look_after_young(self, *, now: bool) -> None:
+        """Forget those that became Ray's, which names them; end those that do not, or all `now`."""
+        now_s = monotonic()
+        for pid, born_s in list(self._young.items()):
+            try:
+                is_ours = Path(f"/proc/{pid}/comm").read_bytes().strip() == NAME
+            except OSError:
+                is_ours = False
+            if is_ours and (now or now_s - born_s >= REGISTER_S):
+                os.kill(pid, signal.SIGKILL)
+            elif not is_ours and now_s - born_s >= EARLY_S:
+                del self._young[pid]
+                self._failures = None
 
     def _bury(self) -> None:
         while True:
@@ -113,7 +146,6 @@ class ForkServer:
                 continue
             if monotonic() - born_s >= EARLY_S:
                 self._failures = None
-                self._young.clear()
             elif os.waitstatus_to_exitcode(status) in _FAILURES:
                 self._failures += 1
 
@@ -149,29 +181,31 @@ class ForkServer:
             gc.collect()
             gc.freeze()  # else the first collection in each child would copy every page
             self._raylet = raylet
-        return raylet == self._raylet and len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208
+        if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208
+            raise _UnfitError("something that was imported has started a thread")
+        return raylet == self._raylet
 
     def _fork(self, connection: socket.socket, streams: list[int], request: dict[str, Any]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
+            code = NOT_BEGUN
             try:
                 connection.setblocking(True)
                 signal.set_wakeup_fd(-1)
                 self._listener.close()
                 for descriptor in (self._lifeline, self._woken, self._wakes):
                     os.close(descriptor)
-                _become(connection, streams, request)
+                _become(streams, request)
+                connection.sendall(b".")
+                connection.close()
+                code = FAILED
+                _work()
             except BaseException:
                 traceback.print_exc()
-            os._exit(FAILED)
-        if self._failures is not None:
-            now_s = monotonic()
-            self._young[pid] = now_s
-            if any(now_s - born_s >= EARLY_S for born_s in self._young.values()):
-                self._failures = None
-                self._young.clear()
+            os._exit(code)
+        self._young[pid] = monotonic()
 
 
 def _read(connection: socket.socket, streams: list[int]) -> dict[str, Any]:
@@ -180,15 +214,16 @@ def _read(connection: socket.socket, streams: list[int]) -> dict[str, Any]:
     streams += descriptors
     if not first or len(descriptors) != 3:
         raise ValueError("a request without its standard streams")
-    parts = []
+    parts, until_s = [], monotonic() + REQUEST_S
     while part := connection.recv(1 << 16):
         parts.append(part)
+        connection.settimeout(max(0.001, until_s - monotonic()))
     request: dict[str, Any] = json.loads(b"".join(parts))
     return request
 
 
-def _become(connection: socket.socket, streams: list[int], request: dict[str, Any]) -> NoReturn:
-    """Be the worker that the launcher would have become."""
+def _become(streams: list[int], request: dict[str, Any]) -> None:
+    """Be what the launcher is."""
     os.setpgid(0, 0)  # the raylet signals a worker's whole group
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
@@ -203,9 +238,12 @@ def _become(connection: socket.socket, streams: list[int], request: dict[str, An
     os.chdir(request["cwd"])
     if request["oom_score_adj"]:
         Path("/proc/self/oom_score_adj").write_text(request["oom_score_adj"])
+    resource.setrlimit(resource.RLIMIT_NOFILE, tuple(request["files"]))
     sys.argv = list(request["argv"])
-    connection.sendall(b".")
-    connection.close()
+
+
+def _work() -> NoReturn:
+    """Be the worker that the launcher would have become."""
     code: object = 0
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
@@ -228,7 +266,7 @@ def _import(names: Sequence[str]) -> None:
 def main(args: list[str]) -> int:
     """Serve; see the module. Returns at the end of the lifeline."""
     listener_fd, lifeline, ahead, modules, path = args
-    prctl(PR_SET_NAME, b"novawf-fork")
+    prctl(PR_SET_NAME, NAME)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the supervisor decides when it ends
     sys.path[:] = json.loads(path)

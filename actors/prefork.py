@@ -103,25 +103,30 @@ class Prefork:
             self._process.kill()
             self._process.wait()
             self._starts = 0
-            self._start()
+            try:
+                self._start()
+            except OSError as error:
+                log.warning("the fork server is started again soon: %s", error)
 
     def stop(self) -> None:
         """End it. Its workers are Ray's, and live on. A repeat does nothing."""
         self.path.unlink(missing_ok=True)
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+        self._cut()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
+    def _cut(self) -> None:
+        lifeline, self._lifeline = self._lifeline, -1  # by then another's number, if this fails
+        if lifeline >= 0:
+            os.close(lifeline)
+
     def _start(self) -> None:
         self._starts += 1
         self._started_s = monotonic_s()
         self.path.unlink(missing_ok=True)
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
+        self._cut()
         read, self._lifeline = os.pipe2(os.O_CLOEXEC)
         # Only the server has the socket: when it dies, nobody waits for it.
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -24,7 +25,7 @@ from actors.prefork import Prefork
 
 RAYLET = "4711"
 WORKER = """
-import json, os, signal, sys
+import json, os, resource, signal, sys
 sys.stderr.write("heard on stderr")
 with open(os.environ["OUT"] + ".new", "w") as out:
     json.dump({
@@ -34,6 +35,7 @@ with open(os.environ["OUT"] + ".new", "w") as out:
         "hup": signal.getsignal(signal.SIGHUP) == signal.SIG_DFL,
         "open": sorted(os.listdir("/proc/self/fd")), "ray": "ray" in sys.modules,
         "job": os.environ.get("RAY_JOB_ID"),
+        "files": resource.getrlimit(resource.RLIMIT_NOFILE),
     }, out)
 os.rename(os.environ["OUT"] + ".new", os.environ["OUT"])
 exec(os.environ.get("THEN", ""))
@@ -51,13 +53,21 @@ class World:
         own = f"import sys; open({str(directory / 'own')!r}, 'a').write(' '.join(sys.argv[1:]))"
         (directory / fork_launcher.SETUP_WORKER).write_text(own)
         self.prefork = Prefork(directory / "fork.sock")
+        self.flags: tuple[str, ...] = ()
+        """Of the interpreter: Ray puts them before the worker's script."""
         self._number = 0
 
     def start(self) -> None:
         assert self.prefork.start({**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
 
     def launch(
-        self, *arguments: str, raylet: str = RAYLET, then: str = "", socket_path: str = ""
+        self,
+        *arguments: str,
+        raylet: str = RAYLET,
+        then: str = "",
+        socket_path: str = "",
+        cwd: Path | None = None,
+        before: Callable[[], None] | None = None,
     ) -> Path:
         """Run the launcher to its end; where the worker writes what it is."""
         self._number += 1
@@ -68,8 +78,9 @@ class World:
         }  # fmt: skip
         with (self.directory / "stderr").open("w") as stderr:
             done = subprocess.run(
-                [sys.executable, fork_launcher.__file__, str(self.worker), *arguments],
-                env=env, cwd=self.directory, stderr=stderr, timeout=60, check=False,
+                [sys.executable, fork_launcher.__file__, *self.flags, str(self.worker), *arguments],
+                env=env, cwd=cwd or self.directory, stderr=stderr, timeout=60, check=False,
+                preexec_fn=before,
             )  # fmt: skip
         assert done.returncode == 0
         return out
@@ -109,6 +120,93 @@ def test_a_worker_is_what_the_launcher_would_have_become(world: World) -> None:
     assert len(said["open"]) <= 5, "the server's descriptors are not the worker's"
     assert (world.directory / "stderr").read_text() == "heard on stderr"
     assert not world.own_way()
+
+
+def test_limits_are_those_of_the_launcher(world: World) -> None:
+    """Ray raises them in its driver, after the server was started."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    world.start()
+    out = world.launch(
+        *ARGUMENTS, before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (333, hard))
+    )
+    assert told(out)["files"] == [333, hard]
+
+
+def test_flags_of_the_interpreter_are_kept_by_going_ray_s_way(world: World) -> None:
+    world.start()
+    world.flags = ("-s",)
+    world.launch(*ARGUMENTS)
+    assert world.own_way() == " ".join(["-s", str(world.worker), *ARGUMENTS])
+
+
+def test_a_directory_that_is_gone_keeps_no_worker_from_starting(world: World) -> None:
+    gone = world.directory / "gone"
+    world.start()
+    for _ in range(forkserver.FAILURES + 1):
+        gone.mkdir()
+        world.launch(*ARGUMENTS, cwd=gone, before=gone.rmdir)
+    assert world.own_way().count("--node=1") == forkserver.FAILURES + 1
+    assert told(world.launch(*ARGUMENTS))["ppid"] == world.prefork.pid, "the server is no worse"
+
+
+def test_a_server_that_hangs_is_not_waited_for_and_can_start_nothing_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fork_launcher, "ANSWER_S", 0.2)
+    over = threading.Event()
+    late: list[type[Exception]] = []
+
+    def hang(connection: socket.socket) -> None:
+        over.wait(10)
+        try:
+            connection.sendall(b".")
+        except OSError as error:
+            late.append(type(error))
+
+    with listening(world.prefork.path, hang):
+        assert not fork_launcher._forked(str(world.prefork.path), [str(world.worker), *ARGUMENTS])
+        over.set()
+    assert late == [BrokenPipeError]
+
+
+def test_threads_that_an_import_started_leave_it_to_ray(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (world.directory / "starts_a_thread.py").write_text(
+        "import threading, time\n"
+        "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()"
+    )
+    monkeypatch.syspath_prepend(str(world.directory))
+    monkeypatch.setattr(prefork, "AHEAD", ("starts_a_thread",))
+    world.start()
+    world.launch(*ARGUMENTS)
+    assert "--node=1" in world.own_way()
+    pid = world.prefork.pid
+    assert pid is not None
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert not world.prefork.tend()
+    assert world.prefork.pid is None
+
+
+def test_a_start_that_fails_touches_no_descriptor_of_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(prefork.subprocess, "Popen", None)
+        patch.setattr(prefork.os, "pipe2", _no_more_files)
+        world.prefork.renew()
+    read, write = os.pipe()  # these take the numbers that were let go of
+    more = [os.dup(read) for _ in range(4)]
+    assert world.prefork.tend()
+    for descriptor in (read, write, *more):
+        os.fstat(descriptor)
+        os.close(descriptor)
+    assert told(world.launch(*ARGUMENTS))["ppid"] == world.prefork.pid
+
+
+def _no_more_files(_: int) -> tuple[int, int]:
+    raise OSError(24, "Too many open files")
 
 
 def test_many_at_once_are_all_served(world: World) -> None:
