@@ -58,6 +58,10 @@ LIMIT_GRANTS = "novawf:limits:grants"
 LIMIT_LEASES = "novawf:limits:leases"
 LIMIT_COUNTS = "novawf:limits:counts"
 
+# -- safety ---------------------------------------------------------------------------------------
+SAFETY_EVENTS = "novawf:safety:events"
+SAFETY_STATE = "novawf:safety:state"
+
 # -- streams of the protocol (spec §2) ------------------------------------------------------------
 WORK_QUEUE = "nova.work.queue"
 ENTERPRISE_METRICS = "nova.enterprise.metrics"
@@ -190,6 +194,8 @@ SCHEMA: tuple[Key, ...] = (
     Key(LIMIT_GRANTS, "zset", "none", "permit id by grant time (ms), one hour and a second back"),
     Key(LIMIT_LEASES, "zset", "none", "permit id by lease expiry (ms): requests in flight"),
     Key(LIMIT_COUNTS, "hash", "none", "requests by outcome"),
+    Key(SAFETY_EVENTS, "stream", "none", "violations, for the mechanisms to judge; bounded"),
+    Key(SAFETY_STATE, "hash", "none", "safety mechanism → what it remembers (JSON)"),
     Key("workflow:state:{nova}", "hash", "3600 s, settable", "the Nova's workflow state"),
     Key("novawf:wake:{nova}", "list", "none", "tokens that wake this Nova; at most 64"),
     Key("novawf:inbox:{nova}", "list", "none", "orders to this Nova's process; at most 256"),

@@ -1,0 +1,1 @@
+"""The audit trail: who changed what, before, after and why, in hash-chained JSON lines."""

@@ -1,0 +1,1 @@
+"""Hooks of agent CLIs, kept from looping and from starting agents (spec §5.3, §11)."""
