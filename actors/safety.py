@@ -8,9 +8,9 @@ from typing import Any
 
 from actors.shell import Shell
 from novawf.clock import SystemClock
+from novawf.safety.assembly import orchestrator_of
 from novawf.safety.config import SafetySettings
 from novawf.safety.orchestrator import SafetyOrchestrator
-from novawf.safety.store_monitor import StoreReachable
 from novawf.store.connect import StoreAddress, connect
 
 
@@ -30,13 +30,7 @@ class SafetyActor(Shell):
     async def start(self) -> dict[str, Any]:
         """Connect; answers its pid."""
         redis = connect(self._store, name="safety")
-        self._orchestrator = SafetyOrchestrator(
-            redis,
-            self._clock,
-            self._settings,
-            [StoreReachable(redis, self._clock, self._settings, store=self._store)],
-            self._store,
-        )
+        self._orchestrator = orchestrator_of(redis, self._clock, self._settings, self._store)
         self.started = True
         self._started.set()
         return {"pid": os.getpid()}

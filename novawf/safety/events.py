@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from novawf.errors import CorruptState
+from novawf.ids import valid_nova_name
 from novawf.store import keys
 from novawf.store.connect import translate_errors
 
@@ -36,6 +37,10 @@ class Kind(StrEnum):
     """The machine cannot take what it has to do."""
     HOOK_FAILURE = "hook_failure"
     """A hook loops, runs too often, or started an agent; it was shut off."""
+    STACKED_COOLDOWN = "stacked_cooldown"
+    """A cooldown began while another one held."""
+    EMERGENCY = "emergency"
+    """A mechanism declared an emergency: a bang count (spec §5.2). A person's stop is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +72,14 @@ class SafetyEvent:
     def parse(cls, entry_id: str, fields: Mapping[str, str]) -> SafetyEvent:
         """Raises CorruptState for an entry that is not one of ours."""
         try:
+            nova = fields.get("nova", "")
+            if nova and not valid_nova_name(nova):
+                raise ValueError(f"{nova[:40]!r} is no Nova")
             return cls(
                 kind=Kind(fields["kind"]),
                 source=fields["source"],
                 detail=fields["detail"],
-                nova=fields.get("nova", ""),
+                nova=nova,
                 at_ms=int(fields["at"]),
                 id=entry_id,
             )
@@ -93,3 +101,9 @@ async def report(
     with translate_errors(store):
         entry_id: str = await client.xadd(keys.SAFETY_EVENTS, fields, maxlen=KEPT, approximate=True)
     return entry_id
+
+
+def entry_order(entry_id: str) -> tuple[int, int]:
+    """Ids of entries compare by their two numbers, not as text."""
+    ms, _, number = entry_id.partition("-")
+    return int(ms), int(number or 0)

@@ -7,6 +7,8 @@ and starting. What the verdict should be is decided elsewhere (`orchestrator.py`
 | field | meaning |
 |---|---|
 | `verdict`, `reason` | `safe` or `unsafe`, and why |
+| `action`, `until` | how strong an unsafe verdict is, and its expected end (fleet ms; 0 unknown) |
+| `hold:<nova>` | `action|until|reason`: what the mechanisms have against that Nova alone |
 | `checked_at`, `valid_until` | fleet ms: when it was evaluated, until when it holds |
 | `stop` | `1` while the emergency stop is on |
 | `stop_reason`, `stop_by`, `stop_at`, `stop_wall` | why, who, fleet ms, unix s |
@@ -19,7 +21,7 @@ and starting. What the verdict should be is decided elsewhere (`orchestrator.py`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from novawf.clock import iso
@@ -36,11 +38,33 @@ if TYPE_CHECKING:
     from novawf.store.connect import StoreAddress
 
 _PAUSED = "paused"
+_HOLD = "hold:"
 _REFRESH = load_script("novawf.safety", "refresh")
 _STOP = load_script("novawf.safety", "stop")
 _CLEAR_STOP = load_script("novawf.safety", "clear_stop")
 _PAUSE = load_script("novawf.safety", "pause")
 _RESUME = load_script("novawf.safety", "resume")
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What keeps one Nova from starting anything."""
+
+    action: str
+    until_ms: int
+    """When it is expected to end (fleet ms); 0 unknown."""
+    reason: str
+    """The mechanism's name, a colon, and why."""
+
+    def text(self) -> str:
+        """As the gate keeps it."""
+        return f"{self.action}|{self.until_ms}|{self.reason}"
+
+    @classmethod
+    def parse(cls, text: str) -> Hold:
+        """Raises ValueError for a text that is none of ours."""
+        action, until_ms, reason = text.split("|", 2)
+        return cls(action, int(until_ms), reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +83,10 @@ class GateView:
     fleet_paused: bool = False
     paused_novas: frozenset[str] = frozenset()
     epoch: int = 0
+    action: str = ""
+    until_ms: int = 0
+    holds: Mapping[str, Hold] = field(default_factory=dict)
+    """Nova → what the safety mechanisms have against it."""
 
     def is_paused(self, nova: str) -> bool:
         """Whether a pause, its own or the fleet's, holds this Nova."""
@@ -79,6 +107,8 @@ class GateView:
             return "The fleet is paused; `novawf resume` lets it go on."
         if nova is not None and nova in self.paused_novas:
             return f"{nova} is paused; `novawf resume {nova}` lets it go on."
+        if nova is not None and nova in self.holds:
+            return f"{nova} is held for safety: {self.holds[nova].reason}."
         return None
 
     def _verdict_against(self, now_ms: int) -> str | None:
@@ -123,6 +153,8 @@ class Gate:
                     verdict.reason,
                     self._clock.now_ms(),
                     iso(self._clock.wall_s()),
+                    verdict.recommended_action.word,
+                    verdict.until_ms,
                 ],
             )
         return bool(written)
@@ -206,6 +238,13 @@ def parse_gate(fields: Mapping[str, str]) -> GateView:
             if name.startswith(prefix) and value == "1"
         ),
         epoch=int(fields.get("epoch", "0")),
+        action=fields.get("action", ""),
+        until_ms=int(fields.get("until", "0")),
+        holds={
+            name.removeprefix(_HOLD): Hold.parse(text)
+            for name, text in fields.items()
+            if name.startswith(_HOLD)
+        },
     )
 
 

@@ -61,6 +61,7 @@ LIMIT_COUNTS = "novawf:limits:counts"
 # -- safety ---------------------------------------------------------------------------------------
 SAFETY_EVENTS = "novawf:safety:events"
 SAFETY_STATE = "novawf:safety:state"
+SAFETY_COUNTS = "novawf:safety:counts"
 
 # -- streams of the protocol (spec §2) ------------------------------------------------------------
 WORK_QUEUE = "nova.work.queue"
@@ -195,7 +196,13 @@ SCHEMA: tuple[Key, ...] = (
     Key(LIMIT_LEASES, "zset", "none", "permit id by lease expiry (ms): requests in flight"),
     Key(LIMIT_COUNTS, "hash", "none", "requests by outcome"),
     Key(SAFETY_EVENTS, "stream", "none", "violations, for the mechanisms to judge; bounded"),
-    Key(SAFETY_STATE, "hash", "none", "safety mechanism → what it remembers (JSON)"),
+    Key(
+        SAFETY_STATE,
+        "hash",
+        "none",
+        "safety mechanism → memory, cursor, last verdict (JSON); `epoch` of the orchestrator",
+    ),
+    Key(SAFETY_COUNTS, "hash", "none", "violations by kind; durations of checks by bucket"),
     Key("workflow:state:{nova}", "hash", "3600 s, settable", "the Nova's workflow state"),
     Key("novawf:wake:{nova}", "list", "none", "tokens that wake this Nova; at most 64"),
     Key("novawf:inbox:{nova}", "list", "none", "orders to this Nova's process; at most 256"),
@@ -213,5 +220,5 @@ SCHEMA: tuple[Key, ...] = (
     Key("nova.tasks.{nova}.completed", "stream", "none", "protocol records: ended"),
     Key("nova.status.{nova}", "stream", "none", "what comes after each completion"),
     Key("nova.status.{nova}.current", "string", "3 idle waits", "presence: ACTIVE, PAUSED"),
-    Key("nova.safety.{nova}", "stream", "none", "reserved (spec §2): nothing writes it yet"),
+    Key("nova.safety.{nova}", "stream", "none", "violations of the Nova, or of nobody (`fleet`)"),
 )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _CLAIM = load_script("novawf.tasks", "claim", "lib", "claiming")
 _FINISH = load_script("novawf.tasks", "finish", "lib", "claiming")
 _BEAT = load_script("novawf.tasks", "beat", "lib", "hearing")
-_PULSE = load_script("novawf.tasks", "pulse", "hearing")
+_PULSE = load_script("novawf.tasks", "pulse", "lib", "hearing")
 _PROGRESS = load_script("novawf.tasks", "progress", "lib")
 
 
@@ -178,6 +178,7 @@ class Claimant:
         )  # fmt: skip
         self._pulse_keys = (
             keys.IDENTITY, keys.NOVAS, keys.GATE, keys.presence(nova), keys.READY, keys.PINNED,
+            keys.TASK_STATE,
         )  # fmt: skip
         self._presence_ms = str(int(settings.idle_wait_s * 3000))
 

@@ -1,7 +1,9 @@
--- Write the safety verdict into the gate. Never touches stop or pause.
+-- Write a safety verdict alone into the gate: nothing else can be, or is to be, written along with it
+-- (round.lua). Never touches stop or pause, nor what holds single Novas.
 -- KEYS: 1 gate (hash)
 -- ARGV: 1 checked_at (fleet ms at which the evaluation began), 2 valid_until (fleet ms),
---       3 verdict ('safe' | 'unsafe'), 4 reason, 5 now (fleet ms), 6 now (ISO 8601)
+--       3 verdict ('safe' | 'unsafe'), 4 reason, 5 now (fleet ms), 6 now (ISO 8601),
+--       7 action ('allow' | 'delay' | 'pause' | 'halt'), 8 its expected end (fleet ms; 0 unknown)
 -- Reply: 1 written, 0 refused because a later verdict is in place
 -- Repeat: writes the same again; a late repeat is refused.
 --
@@ -19,5 +21,5 @@ local time = redis.call('TIME')
 redis.call('HSET', KEYS[1], 'clock', ARGV[5] .. '|' .. ARGV[6] .. '|'
   .. string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2])))
 redis.call('HSET', KEYS[1], 'checked_at', ARGV[1], 'valid_until', ARGV[2],
-  'verdict', ARGV[3], 'reason', ARGV[4])
+  'verdict', ARGV[3], 'reason', ARGV[4], 'action', ARGV[7], 'until', ARGV[8])
 return 1

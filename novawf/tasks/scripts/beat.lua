@@ -22,5 +22,6 @@ if ARGV[7] ~= '' then
     held = 0
   end
 end
-local stopped, paused, valid_until, objection, work = hear(KEYS[3], KEYS[8], KEYS[9], ARGV[2])
+local stopped, paused, valid_until, objection, work = hear(KEYS[3], KEYS[4], KEYS[8], KEYS[9],
+  ARGV[2])
 return {1, stopped, paused, valid_until, cancel, held, objection, work}

@@ -148,18 +148,27 @@ local function hand_back(id, s)
   in_hand('')
 end
 
--- Why nothing may start, as the reply of a claim, or nil.
+-- Why nothing may start, as the reply of a claim, or nil; and whether that is only a cooldown, in
+-- which critical work goes on (spec §3). What holds this Nova alone is `action|until|reason`.
 local function shut()
   local gate = redis.call('HMGET', KEYS[1], 'stop', 'stop_reason', 'valid_until', 'verdict',
-    'reason', 'paused', 'paused:' .. nova)
-  if gate[1] == '1' then return {-1, gate[2] or ''} end
+    'reason', 'paused', 'paused:' .. nova, 'action', 'hold:' .. nova)
+  if gate[1] == '1' then return {-1, gate[2] or ''}, false end
   if not gate[3] or tonumber(gate[3]) < tonumber(now) then
-    return {-2, 'the safety verdict has expired'}
+    return {-2, 'the safety verdict has expired'}, false
   end
-  if gate[4] ~= 'safe' then return {-2, gate[5] or 'unsafe'} end
-  if gate[6] == '1' then return {-3, 'the fleet is paused'} end
-  if gate[7] == '1' then return {-3, 'this Nova is paused'} end
-  return nil
+  local against, cools = nil, true
+  if gate[9] then
+    local action, _, reason = string.match(gate[9], '^(%a+)|(%d+)|(.*)$')
+    against, cools = {-2, reason or 'held for safety'}, action == 'delay'
+  end
+  if gate[4] ~= 'safe' then
+    against, cools = {-2, gate[5] or 'unsafe'}, cools and gate[8] == 'delay'
+  end
+  if against and not cools then return against, false end
+  if gate[6] == '1' then return {-3, 'the fleet is paused'}, false end
+  if gate[7] == '1' then return {-3, 'this Nova is paused'}, false end
+  return against, against ~= nil
 end
 
 -- What this Nova may do, at most `want`, first come first: {{id, sorted set, member}, …}.
@@ -182,6 +191,16 @@ local function heads(want)
   return first
 end
 
+-- Of the first that wait those that are critical: what may go on in a cooldown.
+local function critical()
+  local found = {}
+  for _, head in ipairs(heads(64)) do
+    local s = get_state(head[1])
+    if s and s.tier == '0' then found[#found + 1] = head end
+  end
+  return found
+end
+
 -- Whether a task may wait in a Nova's hands for the one before it: a callable, as they can be short,
 -- that may be begun once more, for the Nova may die before it begins.
 local function may_wait(s, spec)
@@ -199,9 +218,10 @@ end
 -- hand either, a task whose claim had lost its reply included.
 -- Nothing starts without a valid verdict: safety fails closed here, in the claim itself.
 local function claim_next(want, behind)
-  local refusal = shut()
+  local refusal, cools = shut()
   local before = claimed_before()
-  if refusal then
+  for i = 1, #before do cools = cools and before[i][2].tier == '0' end
+  if refusal and not cools then
     for i = 1, #before do hand_back(before[i][1], before[i][2]) end
     return refusal
   end
@@ -223,7 +243,13 @@ local function claim_next(want, behind)
     end
   end
 
-  local first, at, looked, enough, wrong = heads(want), 1, 0, false, nil
+  local first, at, looked, enough, wrong = {}, 1, 0, false, nil
+  if cools then
+    first = critical()
+    if not first[1] then return refusal end
+  else
+    first = heads(want)
+  end
   local reply, ids, epochs, gone, leases = {1}, {}, {}, {}, {}
   while first[at] and #ids < want and looked < want + 16 and not enough and not wrong do
     local id, from, member = first[at][1], first[at][2], first[at][3]
@@ -263,7 +289,9 @@ local function claim_next(want, behind)
       redis.call('ZREM', from, member)
     end
     at = at + 1
-    if not first[at] and #ids == 0 and not enough and not wrong then first, at = heads(want), 1 end
+    if not first[at] and #ids == 0 and not enough and not wrong and not cools then
+      first, at = heads(want), 1
+    end
   end
   if ids[1] then
     if gone[1] then redis.call('ZREM', k.ready, unpack(gone)) end
@@ -276,6 +304,7 @@ local function claim_next(want, behind)
     return reply
   end
   if wrong then return {-4, wrong} end
+  if cools then return refusal end
   -- What is not fit to wait is there for whoever is free; so is what comes after many leftovers.
   if enough or first[at] then return {0, now, 0} end
   local later = redis.call('ZRANGE', k.delayed, 0, 0, 'WITHSCORES')
