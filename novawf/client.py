@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from novawf import fleet_view, ids
 from novawf.clock import Clock, SystemClock, monotonic_s
-from novawf.errors import NotFound, Refused
+from novawf.errors import NotFound, Refused, UserError
 from novawf.processes.finding import default_home, find_fleet, fleet_address, supervisor_holds
 from novawf.processes.home import read_fleet_file
 from novawf.safety.gate import Gate
@@ -412,6 +412,30 @@ class Fleet:
     async def limits(self) -> dict[str, Any]:
         """What is left of the API limits."""
         return await fleet_view.limits(self.redis, self.clock, self.address)
+
+    async def safety(self) -> dict[str, Any]:
+        """What the safety mechanisms said last, what they hold, and violations so far."""
+        return await fleet_view.safety(self.redis, self.clock, self.address)
+
+    async def reset_safety(self, name: str, by: str = "client") -> list[str]:
+        """Let a mechanism forget what it remembers (`all`: each of them), or replace a gate that
+        cannot be read (`gate`) by one whose emergency stop is on. Answers what was reset.
+
+        Raises UserError for a name that is none.
+        """
+        from novawf.safety.assembly import MECHANISMS  # noqa: PLC0415 - rarely needed
+        from novawf.safety.memory import reset  # noqa: PLC0415
+
+        if name == "gate":
+            await self._gate.repair(by)
+            return [name]
+        if name not in (*MECHANISMS, "all"):
+            known = ", ".join((*MECHANISMS, "all", "gate"))
+            raise UserError(f"{name!r} is no safety mechanism; there are {known}")
+        names = list(MECHANISMS) if name == "all" else [name]
+        for each in names:
+            await reset(self.redis, each, self.address)
+        return names
 
     async def stop_all(self, reason: str, by: str = "client") -> float:
         """Emergency stop. Returns the unix time (s) from which on no task can start."""

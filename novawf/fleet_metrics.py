@@ -24,6 +24,7 @@ from novawf.fleet_view import novas
 from novawf.limits.config import LimitSettings
 from novawf.limits.ledger import Outcome, Windows
 from novawf.safety.gate import GateView, parse_gate
+from novawf.safety.metrics import safety_families
 from novawf.store import keys
 from novawf.store.connect import StoreAddress, connect_sync, translate_errors
 from novawf.streams.catalogue import consumed, protocol
@@ -67,6 +68,10 @@ class Snapshot:
     a counter that fell to 0 and came back would be counted twice."""
     records: Mapping[str, ChildRecord]
     gate: GateView | None
+    memories: Mapping[str, str]
+    """What the safety mechanisms remember."""
+    safety: Mapping[str, str]
+    """Violations and durations of safety checks."""
     now_ms: int
     counts: Mapping[str, str]
     depth: Mapping[str, int]
@@ -106,6 +111,8 @@ def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> S
             pipe.hgetall(keys.LIMIT_COUNTS)
             pipe.hgetall(keys.SIGNAL_COUNTS)
             pipe.hgetall(keys.PROTOCOL)
+            pipe.hgetall(keys.SAFETY_STATE)
+            pipe.hgetall(keys.SAFETY_COUNTS)
             # The windows of peek.lua, which needs the limits themselves and so a second look.
             for window_ms in (windows.minute_ms, windows.hour_ms):
                 from_ms = now_ms - window_ms - windows.start_within_ms
@@ -114,7 +121,8 @@ def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> S
             pipe.zcard(keys.READY)
             pipe.zcard(keys.PINNED)
             replies = pipe.execute()
-        fleet, children, beating, held, counts, outcomes, signals, checked, *figures = replies
+        fleet, children, beating, held, counts, outcomes, signals, checked, *rest = replies
+        memories, safety, *figures = rest
         minute, hour, in_use, *ready = figures
         records = _parsed(children, ChildRecord.from_json)
         beats = _parsed(beating, NovaBeat.from_json)
@@ -129,6 +137,8 @@ def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> S
         cycles={name: beats[name].cycles for name in names if name in beats},
         records=records,
         gate=gate,
+        memories=memories,
+        safety=safety,
         now_ms=now_ms,
         counts=counts,
         depth=depth,
@@ -148,7 +158,9 @@ def families(at: Snapshot) -> Iterator[Metric]:
     yield from _nova_families(at)
     yield from _task_families(at)
     yield from _limit_families(at)
-    yield from _safety_families(at)
+    yield from safety_families(
+        at.gate, at.memories, at.safety, [row["id"] for row in at.novas], at.now_ms
+    )
     restarted = CounterMetricFamily(
         "novawf_restarts", "Restarts of a child of the supervisor.", labels=("child", "cause")
     )
@@ -250,28 +262,6 @@ def _limit_families(at: Snapshot) -> Iterator[Metric]:
         remaining.add_metric(("minute",), max(0, limits.requests_per_minute - at.minute_used))
         remaining.add_metric(("hour",), max(0, limits.requests_per_hour - at.hour_used))
         yield remaining
-
-
-def _safety_families(at: Snapshot) -> Iterable[Metric]:
-    gate = at.gate
-    if gate is None:
-        return ()
-    paused = GaugeMetricFamily(
-        "novawf_safety_paused",
-        "1 while this keeps the Nova from starting anything: the emergency stop, "
-        "a verdict that is unsafe or has run out, a pause.",
-        labels=("nova", "mechanism"),
-    )
-    unsafe = not gate.is_safe or gate.valid_until_ms < at.now_ms
-    for row in at.novas:
-        name = row["id"]
-        paused.add_metric((name, "stop"), int(gate.stopped))
-        paused.add_metric((name, "verdict"), int(unsafe))
-        paused.add_metric((name, "pause"), int(gate.is_paused(name)))
-    stop = GaugeMetricFamily(
-        "novawf_stop", "1 while the emergency stop is on.", value=int(gate.stopped)
-    )
-    return paused, stop
 
 
 def _stream_families(at: Snapshot) -> Iterable[Metric]:

@@ -11,7 +11,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 from novawf.clock import Clock, iso
+from novawf.errors import CorruptState
 from novawf.safety.gate import GateView
+from novawf.safety.view import safety_view
 from novawf.store import keys
 from novawf.store.connect import translate_errors
 from novawf.tasks.protocol import Compliance
@@ -32,6 +34,7 @@ from novawf.why.records import (
     parse_document,
     parse_fleet,
     queue_fleet,
+    read_gate,
 )
 from novawf.workflow.identity import ChildRecord, NovaBeat
 
@@ -56,7 +59,11 @@ async def status(
         async with redis.pipeline(transaction=False) as pipe:
             queue_fleet(pipe)
             pipe.hmget(keys.PROTOCOL, "valid", "all")
-            *replies, checked = await pipe.execute()
+            queue_safety(pipe)
+            *replies, checked, memories, counts = await pipe.execute(raise_on_error=False)
+        for reply in (*replies, checked):
+            if isinstance(reply, Exception):
+                raise CorruptState(f"the fleet's records cannot be read: {reply}") from reply
     said, records, beats = parse_fleet(replies)
     moment = Moment(clock.now_ms(), clock.wall_s())
     evidence = fleet_evidence(replies, moment.now_ms)
@@ -83,7 +90,39 @@ async def status(
         "queue_depth": evidence.ready + evidence.pinned,
         "limits": await _limits(redis, clock, store, said),
         "protocol": Compliance.read(*checked).as_json(),
+        "safety": _safety(evidence.gate, memories, counts, moment),
     }
+
+
+async def safety(
+    redis: Redis, clock: Clock, store: StoreAddress | str = "its URL"
+) -> dict[str, Any]:
+    """What the safety mechanisms said last, in one round trip."""
+    with translate_errors(store):
+        async with redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(keys.GATE)
+            queue_safety(pipe)
+            gate, memories, counts = await pipe.execute(raise_on_error=False)
+    if isinstance(gate, Exception):
+        raise CorruptState(f"{keys.GATE}: {gate}; `novawf safety reset gate`")
+    return _safety(read_gate(gate), memories, counts, Moment(clock.now_ms(), clock.wall_s()))
+
+
+def queue_safety(pipe: Any) -> None:
+    """Put the reads behind the view of the mechanisms into a pipeline."""
+    pipe.hgetall(keys.SAFETY_STATE)
+    pipe.hgetall(keys.SAFETY_COUNTS)
+
+
+def _safety(gate: GateView, memories: Any, counts: Any, moment: Moment) -> dict[str, Any]:
+    """What cannot be read is shown as nothing: the gate's reason says what is the matter."""
+    return safety_view(
+        gate,
+        memories if isinstance(memories, dict) else {},
+        counts if isinstance(counts, dict) else {},
+        moment.now_ms,
+        moment.iso,
+    )
 
 
 async def limits(

@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from novawf.store.connect import StoreAddress
 
 
+MECHANISMS = (
+    Frosty.name,
+    ReallyChillWilly.name,
+    HookHealth.name,
+    ApiGuardian.name,
+    StreamMonitor.name,
+)
+
+
 def mechanisms_of(
     redis: Redis, settings: SafetySettings, store: StoreAddress | str
 ) -> tuple[Mechanism[Any, Any], ...]:

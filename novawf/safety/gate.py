@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from novawf.clock import iso
 from novawf.errors import CorruptState
@@ -208,8 +208,32 @@ class Gate:
             return parse_gate(fields)
         except ValueError as error:
             raise CorruptState(
-                f"the gate ({keys.GATE}) holds a field that is not a number: {error}"
+                f"the gate ({keys.GATE}) holds a field that is not a number: {error}; "
+                "`novawf safety reset gate`"
             ) from error
+
+    async def repair(self, by: str) -> None:
+        """Replace a gate that cannot be read by one whose emergency stop is on.
+
+        What it said of stop and pauses is lost with it, so nothing starts until somebody has looked
+        and cleared that stop.
+        """
+        reason = "the gate could not be read and was replaced"
+        client: Any = self._redis
+        with translate_errors(self._store):
+            async with client.pipeline(transaction=True) as pipe:
+                pipe.delete(keys.GATE)
+                pipe.hset(
+                    keys.GATE,
+                    mapping={
+                        "stop": "1",
+                        "stop_reason": reason,
+                        "stop_by": by,
+                        "stop_at": self._clock.now_ms(),
+                        "stop_wall": f"{self._clock.wall_s():.3f}",
+                    },
+                )
+                await pipe.execute()
 
     async def _novas(self) -> list[str]:
         return sorted(cast("list[str]", await self._redis.hkeys(keys.NOVAS)))

@@ -21,6 +21,7 @@ REASONS: Mapping[str, str] = {
     "no_nova": "no Nova is able to take anything",
     "nova_busy": "aimed at a Nova that has a task in hand",
     "nova_paused": "aimed at a Nova that is paused",
+    "nova_held": "aimed at a Nova that a safety mechanism holds",
     "nova_starting": "aimed at a Nova that is starting",
     "nova_restarting": "aimed at a Nova that died and is started again",
     "nova_recovering": "aimed at a Nova that is in error_recovery",
@@ -59,8 +60,12 @@ REASONS: Mapping[str, str] = {
     "paused": "it was paused",
     "verdict_expired": "no safety verdict holds: nobody renewed it",
     "unsafe": "a safety mechanism is against work",
-    "cooldown": "the safety mechanism frosty lets things cool down",
-    "breaker": "the API guardian's circuit breaker is open",
+    "cooldown": "frosty lets things cool down after a violation; critical work goes on",
+    "meditation": "really_chill_willy lets the fleet rest after too many emergencies",
+    "overload": "the machine cannot take any more",
+    "hook_off": "a hook of its was shut off, because it loops or starts agents",
+    "emergency": "the API was called without a permit",
+    "budget": "a budget is spent",
 }
 """Every reason code there is, and what it means (docs/concepts.md lists them)."""
 
@@ -68,12 +73,21 @@ _WORDS = ("the", "no", "one", "nothing")
 """Words that a clause may begin with, other than a name or a number."""
 
 MECHANISMS: Mapping[str, tuple[str, str]] = {
-    "store_reachable": ("unsafe", "the store answers and takes writes again"),
-    "frosty": ("cooldown", "the cooldown ends"),
-    "api_guardian": ("breaker", "the breaker closes again"),
+    "frosty": ("cooldown", "the cooldown ends by itself"),
+    "really_chill_willy": ("meditation", "the meditation ends by itself"),
+    "hook_health": ("hook_off", "the hook recovers by itself; `novawf hook status`"),
+    "api_guardian": ("budget", "its window ends, or a higher cap; `novawf budget`"),
+    "stream_monitor": ("unsafe", "the store answers, has room, and its streams are read"),
+    "gate": ("unsafe", "the store takes writes again"),
 }
 """Safety mechanism → the reason it stands for, and what would release it. One that is not listed is
 `unsafe`, released by its own change of mind."""
+
+OTHERWISE: Mapping[tuple[str, str], tuple[str, str]] = {
+    ("api_guardian", "halt"): ("emergency", "the emergency ends by itself; `novawf safety`"),
+    ("really_chill_willy", ""): ("overload", "the load goes down"),
+}
+"""What a mechanism stands for when it halts, and when it cannot tell how long (action '')."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ The order of the gate's reasons is the claim script's (`shut` in claiming.lua).
 from __future__ import annotations
 
 from novawf.clock import iso
+from novawf.safety.gate import Hold
 from novawf.why.evidence import FleetEvidence
-from novawf.why.explanation import MECHANISMS, Explanation, Moment, joined
+from novawf.why.explanation import MECHANISMS, OTHERWISE, Explanation, Moment, joined
 
 
 def fleet_hold(fleet: FleetEvidence, moment: Moment) -> Explanation | None:
@@ -97,17 +98,39 @@ def _verdict(fleet: FleetEvidence, moment: Moment) -> Explanation | None:
         )
     if gate.is_safe:
         return None
-    mechanism, _, reason = gate.reason.partition(": ")
-    known = MECHANISMS.get(
+    return objection("the fleet", Hold(gate.action, gate.until_ms, gate.reason), moment)
+
+
+def nova_hold(nova: str, fleet: FleetEvidence, moment: Moment) -> Explanation | None:
+    """What a safety mechanism has against one Nova alone; None when none has."""
+    hold = fleet.gate.holds.get(nova)
+    return None if hold is None else objection(nova, hold, moment)
+
+
+def objection(whom: str, hold: Hold, moment: Moment) -> Explanation:
+    """What a mechanism has against `whom`, and until when."""
+    mechanism, _, reason = hold.reason.partition(": ")
+    if not reason:
+        return Explanation(
+            "unsafe",
+            f"{whom} is held for safety: {hold.reason or 'the verdict is against work'}",
+            "a verdict for work",
+            details={"mechanism": "", "why": hold.reason},
+        )
+    reason_code, release = MECHANISMS.get(
         mechanism, ("unsafe", f"{mechanism or 'the mechanism'} gives a verdict for work")
     )
+    reason_code, release = OTHERWISE.get(
+        (mechanism, hold.action if hold.until_ms else ""), (reason_code, release)
+    )
+    until = moment.iso(hold.until_ms) if hold.until_ms else None
+    lasts = f", {moment.until(hold.until_ms)}" if hold.until_ms else ""
     return Explanation(
-        known[0],
-        f"the fleet is held for safety by {mechanism}: {reason}"
-        if reason
-        else f"the fleet is held for safety: {gate.reason or 'the verdict is against work'}",
-        known[1] if reason else "a verdict for work",
-        details={"mechanism": mechanism if reason else "", "why": reason or gate.reason},
+        reason_code,
+        f"{whom} is held for safety by {mechanism}: {reason}{lasts}",
+        release,
+        until,
+        {"mechanism": mechanism, "why": reason, "action": hold.action},
     )
 
 

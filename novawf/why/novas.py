@@ -7,7 +7,7 @@ from typing import Final
 
 from novawf.why.evidence import PROGRESS_MS, FleetEvidence, NovaEvidence
 from novawf.why.explanation import Explanation, Moment, counted, joined, listed
-from novawf.why.holds import gate_hold, no_fleet
+from novawf.why.holds import gate_hold, no_fleet, nova_hold
 
 _BUSY_STATES: Final = {
     "progress_update": "records the result of its last task",
@@ -25,6 +25,7 @@ def explain_nova(nova: NovaEvidence, fleet: FleetEvidence, moment: Moment) -> Ex
         or _working(nova, fleet, moment)
         or _held(nova, fleet, moment)
         or _paused(nova, fleet)
+        or nova_hold(nova.name, fleet, moment)
         or _idle(nova, fleet, moment)
     )
 

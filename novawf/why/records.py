@@ -143,7 +143,9 @@ def read_gate(fields: Mapping[str, str]) -> GateView:
     try:
         return parse_gate(fields)
     except ValueError as error:
-        raise CorruptState(f"{keys.GATE} holds a field that is not a number: {error}") from None
+        raise CorruptState(
+            f"{keys.GATE} holds a field that is not a number: {error}; `novawf safety reset gate`"
+        ) from None
 
 
 def limit_settings(document: Mapping[str, Any]) -> LimitSettings:

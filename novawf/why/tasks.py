@@ -11,7 +11,7 @@ from dataclasses import replace
 from novawf.why.endings import explain_blocked, explain_completed
 from novawf.why.evidence import FleetEvidence, NovaEvidence, TaskEvidence
 from novawf.why.explanation import Explanation, Moment, counted, joined, listed, span
-from novawf.why.holds import fleet_hold, no_fleet
+from novawf.why.holds import fleet_hold, no_fleet, nova_hold
 from novawf.why.novas import IDLE_LOOK, permit_wait, unable
 
 _TOO_LATE = "nothing: it is blocked as `deadline`; submit it anew"
@@ -45,11 +45,16 @@ def _pending(task: TaskEvidence, fleet: FleetEvidence, moment: Moment) -> Explan
     if own is not None:
         return joined(own, fleet_hold(fleet, moment) or _target_trouble(task, fleet, moment))
     hold = fleet_hold(fleet, moment)
-    if hold is not None:
+    if hold is not None and not _bypasses(task, hold):
         held = replace(hold, clause=f"{task.task_id} may not start: {hold.clause}")
         by_hand = hold.reason in ("stopped", "paused")  # else its Nova's state is a consequence
         return joined(held, _target_trouble(task, fleet, moment) if by_hand else None)
     return _target_trouble(task, fleet, moment) or _in_line(task, fleet, moment)
+
+
+def _bypasses(task: TaskEvidence, hold: Explanation) -> bool:
+    """Critical work goes on in a cooldown (spec §3), as the claim script has it."""
+    return hold.reason == "cooldown" and task.state.tier_ms == 0
 
 
 # -- what the task itself waits for ---------------------------------------------------------------
@@ -182,6 +187,15 @@ def _target_trouble(task: TaskEvidence, fleet: FleetEvidence, moment: Moment) ->
             f"`novawf resume {name}`",
             details={"nova": name},
         )
+    hold = nova_hold(name, fleet, moment)
+    if hold is not None and not _bypasses(task, hold):
+        return Explanation(
+            "nova_held",
+            f"{task.task_id} is aimed at {name}: {hold.clause}",
+            hold.released_by,
+            hold.until,
+            {"nova": name, **hold.details},
+        )
     return None
 
 
@@ -192,7 +206,9 @@ def _in_line(task: TaskEvidence, fleet: FleetEvidence, moment: Moment) -> Explan
     able = [
         nova
         for nova in novas
-        if unable(nova, moment) is None and nova.name not in fleet.gate.paused_novas
+        if unable(nova, moment) is None
+        and nova.name not in fleet.gate.paused_novas
+        and nova.name not in fleet.gate.holds
     ]
     if not able:
         return _nobody(task, fleet, moment)
@@ -241,6 +257,9 @@ def _nobody(task: TaskEvidence, fleet: FleetEvidence, moment: Moment) -> Explana
         elif name in fleet.gate.paused_novas:
             parts.append(f"{name} is paused")
             releases.append(f"`novawf resume {name}`")
+        elif (hold := nova_hold(name, fleet, moment)) is not None:
+            parts.append(hold.clause)
+            releases.append(hold.released_by)
     return Explanation(
         "no_nova",
         f"{task.task_id} waits for a Nova that can take it: "

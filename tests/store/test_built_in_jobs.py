@@ -12,6 +12,8 @@ import pytest
 from novawf.clock import ManualClock, SystemClock, iso
 from novawf.executors.maintenance import MaintenanceExecutor
 from novawf.ids import request_id
+from novawf.safety.assembly import orchestrator_of
+from novawf.safety.config import SafetySettings
 from novawf.safety.gate import Gate
 from novawf.safety.verdict import safe
 from novawf.store import keys
@@ -47,6 +49,7 @@ class Fleet:
         return dict(json.loads(json.dumps(result)))
 
     async def open_gate(self, valid_s: int = 6) -> None:
+        await orchestrator_of(self.redis, self.clock, SafetySettings()).round()
         await Gate(self.redis, self.clock).refresh(
             safe("test", self.clock.now_ms() + valid_s * 1000)
         )
@@ -151,11 +154,12 @@ async def test_jobs_run_under_the_maintenance_executor(fleet: Fleet) -> None:
 
 async def test_a_sound_fleet_passes_the_safety_check(fleet: Fleet) -> None:
     """With work in hand, waiting and done, nothing contradicts."""
+    await fleet.open_gate()
     await fleet.claim()
     await fleet.submit()
     await fleet.end("completed", "succeeded", "done", "echo")
     result = await fleet.run("safety_check")
-    assert (result["ok"], result["findings"], result["checks"]) == (True, [], 5)
+    assert (result["ok"], result["findings"], result["checks"]) == (True, [], 6)
     assert (result["in_progress"], result["pending"], result["leases_checked"]) == (1, 1, 1)
     assert result["verdict"] == "safe"
 

@@ -225,7 +225,7 @@ async def test_work_that_waits_for_a_permit_is_told_with_the_limit(world: World)
 async def test_an_objection_of_safety_is_told_in_its_own_words(world: World) -> None:
     task_id = await world.submit()
     world.clock.advance(1)
-    verdict = unsafe("store_reachable: no answer", world.clock.now_ms() + 60_000)
+    verdict = unsafe("stream_monitor: no answer", world.clock.now_ms() + 60_000)
     await world.gate.refresh(verdict)
     found = await world.why(task_id)
     assert (found["reason"], found["details"]["why"]) == ("unsafe", "no answer")

@@ -46,6 +46,8 @@ def series() -> dict[str, set[str]]:
         cycles={"torch": 1},
         records={"torch": ChildRecord("nova", 1, True, 0, "running", "")},
         gate=GateView(),
+        memories={},
+        safety={"violation:api_hammering": "1"},
         now_ms=ManualClock().now_ms(),
         counts={},
         depth={"medium": 1},

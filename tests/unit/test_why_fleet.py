@@ -116,12 +116,12 @@ def test_a_member_of_the_pinned_set_that_is_none_of_ours_is_passed_over() -> Non
 def test_every_reason_code_in_the_code_is_in_the_table_and_none_besides() -> None:
     """A code is what follows `Explanation(` or stands in one of the small tables."""
     from novawf.why.endings import _KNOWN
-    from novawf.why.explanation import MECHANISMS
+    from novawf.why.explanation import MECHANISMS, OTHERWISE
 
     source = "".join(p.read_text() for p in Path(novawf.why.__file__).parent.glob("*.py"))
     used = set(re.findall(r'Explanation\(\s*"(\w+)"', source))
     used |= set(NOVA_REASONS) | set(NOVA_REASONS.values()) | _KNOWN
-    used |= {reason for reason, _ in MECHANISMS.values()}
+    used |= {reason for reason, _ in (*MECHANISMS.values(), *OTHERWISE.values())}
     cli = Path(novawf.why.__file__).parents[1] / "cli" / "why.py"
     used |= set(re.findall(r'Explanation\(\s*"(\w+)"', cli.read_text()))
     used |= {"busy", "nova_busy", "working", "idle", "awaiting_approval", "queue", "blocked"}

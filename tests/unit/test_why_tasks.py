@@ -21,6 +21,7 @@ from why_world import (
     why,
 )
 
+from novawf.safety.gate import Hold
 from novawf.tasks.model import Outcome
 from novawf.why.evidence import FleetEvidence, Permits, Supervisor, judge_nova
 from novawf.workflow.identity import ChildRecord
@@ -294,16 +295,47 @@ def test_verdict_expired_is_also_none_given_yet() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mechanism", "reason"),
-    [("store_reachable", "unsafe"), ("frosty", "cooldown"), ("api_guardian", "breaker"),
-     ("new_one", "unsafe")],
-)  # fmt: skip
-def test_unsafe_cooldown_and_breaker_name_mechanism_and_reason(mechanism: str, reason: str) -> None:
-    gate = replace(OPEN, is_safe=False, reason=f"{mechanism}: it is bad")
+    ("mechanism", "action", "until_ms", "reason"),
+    [
+        ("stream_monitor", "pause", 0, "unsafe"),
+        ("gate", "pause", 0, "unsafe"),
+        ("frosty", "delay", NOW_MS + 9000, "cooldown"),
+        ("really_chill_willy", "pause", NOW_MS + 9000, "meditation"),
+        ("really_chill_willy", "pause", 0, "overload"),
+        ("hook_health", "pause", NOW_MS + 9000, "hook_off"),
+        ("api_guardian", "halt", NOW_MS + 9000, "emergency"),
+        ("api_guardian", "pause", NOW_MS + 9000, "budget"),
+        ("new_one", "pause", 0, "unsafe"),
+    ],
+)
+def test_an_objection_names_mechanism_reason_and_end(
+    mechanism: str, action: str, until_ms: int, reason: str
+) -> None:
+    gate = replace(
+        OPEN, is_safe=False, reason=f"{mechanism}: it is bad", action=action, until_ms=until_ms
+    )
     found = why(task(line=line()), fleet(gate=gate))
     assert found.reason == reason
     assert f"by {mechanism}: it is bad" in found.sentence
     assert found.released_by
+    assert (found.until is not None) is bool(until_ms)
+
+
+def test_critical_work_is_not_held_by_a_cooldown() -> None:
+    gate = replace(OPEN, is_safe=False, reason="frosty: warm", action="delay", until_ms=NOW_MS + 9)
+    held = why(task(line=line()), fleet(nova(), gate=gate))
+    critical = why(task(line=line(), tier_ms=0), fleet(nova(), gate=gate))
+    assert (held.reason, critical.reason == "cooldown") == ("cooldown", False)
+
+
+def test_what_holds_the_nova_it_is_aimed_at_is_told() -> None:
+    gate = replace(
+        OPEN, holds={"torch": Hold("pause", NOW_MS + 9000, "hook_health: stop.sh is off")}
+    )
+    found = why(task(target="torch", line=line()), fleet(nova(), gate=gate))
+    assert found.reason == "nova_held"
+    assert "stop.sh is off" in found.sentence
+    assert found.until is not None
 
 
 def test_an_objection_without_a_mechanism_is_unsafe_too() -> None:

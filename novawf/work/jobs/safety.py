@@ -1,4 +1,4 @@
-"""The safety self-check: gate, verdict, limits, leases and counts agree with each other.
+"""The safety self-check: gate, mechanisms, limits, leases and counts agree with each other.
 
 It reads and reports; what it finds is for people, and the orchestrator's own mechanisms do not
 depend on it. The store moves on between two reads, so what looks wrong is looked at twice.
@@ -10,8 +10,12 @@ import asyncio
 import json
 from typing import Any, Final
 
+from redis.exceptions import ResponseError
+
 from novawf.errors import CorruptState
+from novawf.safety.assembly import MECHANISMS
 from novawf.safety.gate import Gate
+from novawf.safety.memory import Remembered
 from novawf.store import keys
 from novawf.tasks.state import unpack
 from novawf.work.jobs.table import JobContext
@@ -27,23 +31,31 @@ LEASE_LATE_MS: Final = 60_000
 
 
 async def safety_check(context: JobContext, args: tuple[Any, ...]) -> dict[str, Any]:
-    """`{"ok", "checks", "findings": [sentence], …figures}`."""
+    """`{"ok", "checks", "findings": [sentence], "rows": [{check, ok, found}], …figures}`."""
     first, _ = await _look(context)
-    if first:
+    if any(first.values()):
         await asyncio.sleep(LOOK_AGAIN_S)
     again, figures = await _look(context)
-    findings = sorted(first & again)
-    return {"ok": not findings, "findings": findings, **figures}
+    rows: list[dict[str, Any]] = []
+    for check, found in again.items():
+        confirmed = sorted(set(found) & set(first[check]))
+        rows.append({"check": check, "ok": not confirmed, "found": confirmed})
+    findings = sorted(finding for row in rows for finding in row["found"])
+    return {
+        "ok": not findings,
+        "checks": len(rows),
+        "findings": findings,
+        "rows": rows,
+        **figures,
+    }
 
 
-async def _look(context: JobContext) -> tuple[set[str], dict[str, Any]]:
-    findings: set[str] = set()
-    figures: dict[str, Any] = {"checks": 0}
-    for check in (_gate, _limits, _leases, _ready, _counts):
-        found, seen = await check(context)
-        findings.update(found)
+async def _look(context: JobContext) -> tuple[dict[str, list[str]], dict[str, Any]]:
+    findings: dict[str, list[str]] = {}
+    figures: dict[str, Any] = {}
+    for name, check in _CHECKS.items():
+        findings[name], seen = await check(context)
         figures |= seen
-        figures["checks"] += 1
     return findings, figures
 
 
@@ -67,6 +79,26 @@ async def _gate(context: JobContext) -> tuple[list[str], dict[str, Any]]:
         "stopped": gate.stopped,
         "paused": sorted(gate.paused_novas) + (["fleet"] if gate.fleet_paused else []),
     }
+
+
+async def _mechanisms(context: JobContext) -> tuple[list[str], dict[str, Any]]:
+    """Each of the five remembers what can be read, and has said something."""
+    try:
+        fields = await context.client.hgetall(keys.SAFETY_STATE)
+    except ResponseError as error:
+        return [f"{keys.SAFETY_STATE}: {error}; `novawf safety reset all`"], {}
+    found, said = [], {}
+    for name in MECHANISMS:
+        try:
+            verdict = Remembered.parse(name, fields.get(name)).verdict
+        except CorruptState as error:
+            found.append(str(error))
+            continue
+        if verdict is None:
+            found.append(f"the safety mechanism {name} has said nothing yet")
+        else:
+            said[name] = verdict.recommended_action.word
+    return found, {"mechanisms": said}
 
 
 async def _limits(context: JobContext) -> tuple[list[str], dict[str, Any]]:
@@ -153,3 +185,14 @@ async def _states(context: JobContext, task_ids: list[str]) -> dict[str, str | N
         except CorruptState:
             found[task_id] = "unreadable"
     return found
+
+
+_CHECKS: Final = {
+    "gate": _gate,
+    "mechanisms": _mechanisms,
+    "limits": _limits,
+    "leases": _leases,
+    "queue": _ready,
+    "counts": _counts,
+}
+"""What is looked at, by its name in the table that people see."""
