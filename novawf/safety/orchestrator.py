@@ -27,7 +27,7 @@ from novawf.errors import CorruptState, Fenced, NovawfError
 from novawf.safety.events import entry_order
 from novawf.safety.gate import Gate
 from novawf.safety.mechanism import Judgement, Mechanism, Observation
-from novawf.safety.memory import Remembered, unreadable
+from novawf.safety.memory import unreadable
 from novawf.safety.rounds import Round, RoundStore, Written
 from novawf.safety.verdict import Verdict, combine, strongest_per_nova, unsafe
 
@@ -191,7 +191,9 @@ class SafetyOrchestrator:
             at_ms, seen = task.result()
             if known is None:
                 return _failed(fault, until_ms)
-            remembered = Remembered.parse(name, known.fields.get(name))
+            remembered = known.memories[name]
+            if isinstance(remembered, CorruptState):
+                raise remembered
             try:
                 memory = mechanism.parse(remembered.memory)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -231,7 +233,9 @@ class SafetyOrchestrator:
             judgement = judged[mechanism.name]
             if judgement.memory is UNJUDGED:
                 continue  # it did not judge: it stays as it was, events included
-            before = Remembered.parse(mechanism.name, known.fields.get(mechanism.name))
+            before = known.memories[mechanism.name]
+            if isinstance(before, CorruptState):
+                continue  # it is evidence
             after = replace(
                 before,
                 cursor=max(before.cursor, known.last, key=entry_order),

@@ -5,7 +5,6 @@ writes. What any of it means is the mechanisms' matter.
 from __future__ import annotations
 
 import bisect
-import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +41,9 @@ class Written:
     """What was in the store when a round began."""
 
     fields: Mapping[str, str]
-    """The hash of memories."""
+    """The hash of memories, as text."""
+    memories: Mapping[str, Remembered | CorruptState]
+    """Mechanism → its memory, or why that cannot be read."""
     events: Sequence[SafetyEvent] = ()
     """Reported and not judged by everybody yet, oldest first."""
     unposted: Sequence[SafetyEvent] = ()
@@ -80,6 +81,8 @@ class RoundStore:
         self._epoch = 0
         self._posted = BEGINNING
         """The orchestrator's own cursor after this round."""
+        self._read: dict[str, tuple[str | None, Remembered | CorruptState]] = {}
+        """Field → its last text and what that is: most do not change from round to round."""
         self._since = BEGINNING
         """From where on events have to be read, as far as is known."""
 
@@ -94,7 +97,15 @@ class RoundStore:
                 fields, entries = await pipe.execute()
             if int(fields.get(EPOCH, 0)) > self._epoch:
                 raise Fenced("a newer safety orchestrator is at work on this store")
-            posted, since = _cursors(fields, self._names)
+            memories = {name: self._remembered(name, fields.get(name)) for name in self._names}
+            own = self._remembered(ORCHESTRATOR, fields.get(ORCHESTRATOR))
+            posted = own.cursor if isinstance(own, Remembered) else BEGINNING
+            # One that cannot be read will say so, and hears nothing until it is reset.
+            since = min(
+                (each.cursor for each in (own, *memories.values()) if isinstance(each, Remembered)),
+                key=entry_order,
+                default=BEGINNING,
+            )
             ahead = entry_order(since) > entry_order(self._since)
             if (ahead and entries) or entry_order(since) < entry_order(self._since):
                 entries = await self._redis.xrange(
@@ -105,7 +116,17 @@ class RoundStore:
         last = entries[-1][0] if entries else since
         unposted = [event for event in events if entry_order(event.id) > entry_order(posted)]
         self._posted = max(posted, last, key=entry_order)
-        return Written(fields, events, unposted, last)
+        return Written(fields, memories, events, unposted, last)
+
+    def _remembered(self, name: str, text: str | None) -> Remembered | CorruptState:
+        known = self._read.get(name)
+        if known is None or known[0] != text:
+            try:
+                known = text, Remembered.parse(name, text)
+            except CorruptState as error:
+                known = text, error
+            self._read[name] = known
+        return known[1]
 
     async def write(self, found: Round) -> bool:
         """Write it; False when a later verdict is in place."""
@@ -146,16 +167,6 @@ class RoundStore:
         if reply == STALE:
             raise Fenced("a newer safety orchestrator is at work on this store")
         return bool(reply)
-
-
-def _cursors(fields: Mapping[str, str], names: Sequence[str]) -> tuple[str, str]:
-    """Up to where violations were posted, and from where on somebody has not judged them yet. A
-    field that cannot be read is that mechanism's matter: it will say so."""
-    found: dict[str, str] = {}
-    for name in (ORCHESTRATOR, *names):
-        with contextlib.suppress(CorruptState):
-            found[name] = Remembered.parse(name, fields.get(name)).cursor
-    return found.get(ORCHESTRATOR, BEGINNING), min(found.values(), key=entry_order)
 
 
 def _parsed(entries: Sequence[tuple[str, Mapping[str, str]]]) -> list[SafetyEvent]:

@@ -26,6 +26,7 @@ from tests.bench import (
     processes,
     quarantine,
     recovery,
+    safety,
     soak,
     throughput,
     update,
@@ -50,6 +51,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "quarantine": quarantine,
     "soak": soak,
     "keeper": keeper,
+    "safety": safety,
 }
 
 
