@@ -37,7 +37,7 @@ class WillySettings(BaseModel):
     window_s: float = Field(3600.0, ge=60, description="See `bangs`.")
     meditation_s: float = Field(1800.0, ge=1, description="How long nothing starts then.")
     load_per_core: float = Field(
-        32.0, gt=0, description="Load average (1 min) for each core that counts as overload."
+        100.0, gt=0, description="Load average (1 min) for each core that counts as overload."
     )
     memory_left_share: float = Field(
         0.03, ge=0, lt=1, description="Share of the memory that must be available."

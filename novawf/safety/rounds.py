@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 _ROUND = load_script("novawf.safety", "round")
+_TAKE_EPOCH = load_script("novawf.safety", "take_epoch")
 EVENTS_A_ROUND = 500
 """More are judged in the rounds that follow."""
 STALE = -1
@@ -90,7 +91,9 @@ class RoundStore:
         """One round trip; two where there are violations."""
         with translate_errors(self._store):
             if not self._epoch:
-                self._epoch = await self._redis.hincrby(keys.SAFETY_STATE, EPOCH, 1)
+                self._epoch = int(
+                    await _TAKE_EPOCH(self._redis, [keys.SAFETY_STATE], [self._clock.now_ms()])
+                )
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hgetall(keys.SAFETY_STATE)
                 pipe.xrange(keys.SAFETY_EVENTS, f"({self._since}", "+", EVENTS_A_ROUND)

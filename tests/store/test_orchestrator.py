@@ -348,6 +348,31 @@ async def test_one_that_was_taken_for_dead_writes_nothing_any_more(
     assert await redis.hgetall(keys.GATE) == before
 
 
+async def test_one_that_was_taken_for_dead_is_fenced_though_the_hash_was_removed(
+    redis: Redis, clock: ManualClock
+) -> None:
+    old = orchestrator_of(redis, clock, SETTINGS)
+    await old.round()
+    await redis.delete(keys.SAFETY_STATE)
+    clock.advance(1000)
+    new = orchestrator_of(redis, clock, SETTINGS)
+    await new.round()
+    with pytest.raises(Fenced):
+        await old.round()
+    assert (await new.round()).renewal.fault is None
+
+
+async def test_its_own_token_comes_back_to_a_hash_that_was_removed(
+    redis: Redis, clock: ManualClock
+) -> None:
+    orchestrator = orchestrator_of(redis, clock, SETTINGS)
+    await orchestrator.round()
+    token = await redis.hget(keys.SAFETY_STATE, "epoch")
+    await redis.delete(keys.SAFETY_STATE)
+    await orchestrator.round()
+    assert await redis.hget(keys.SAFETY_STATE, "epoch") == token
+
+
 async def test_one_that_wakes_up_between_reading_and_writing_is_refused(
     redis: Redis, clock: ManualClock
 ) -> None:

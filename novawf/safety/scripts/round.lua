@@ -18,6 +18,7 @@
 -- more than its own validity was not overtaken: the clock was set back, and it is the best there is.
 local epoch = redis.call('HGET', KEYS[2], 'epoch')
 if epoch and tonumber(epoch) > tonumber(ARGV[9]) then return -1 end
+if not epoch then redis.call('HSET', KEYS[2], 'epoch', ARGV[9]) end
 local checked_at, valid_until = tonumber(ARGV[1]), tonumber(ARGV[2])
 local behind = tonumber(redis.call('HGET', KEYS[1], 'checked_at') or '0') - checked_at
 if behind > 0 and behind <= valid_until - checked_at then

@@ -78,7 +78,7 @@ def test_a_meditation_ends_by_itself_and_the_counts_begin_anew() -> None:
 
 
 @pytest.mark.parametrize(
-    "seen", [Readings(33.0, 0.6), Readings(1.0, 0.02), Readings(1.0, 0.6, 70.0)],
+    "seen", [Readings(101.0, 0.6), Readings(1.0, 0.02), Readings(1.0, 0.6, 70.0)],
     ids=["load", "memory", "pressure"],
 )  # fmt: skip
 def test_an_overload_that_lasts_pauses_the_fleet_and_counts_once(seen: Readings) -> None:
@@ -94,16 +94,16 @@ def test_an_overload_that_lasts_pauses_the_fleet_and_counts_once(seen: Readings)
 
 
 def test_an_overload_that_passes_is_none() -> None:
-    first = judge(seen=Readings(33.0, 0.6))
+    first = judge(seen=Readings(101.0, 0.6))
     second = judge(memory=first.memory, now_ms=NOW_MS + 4000)
-    third = judge(seen=Readings(33.0, 0.6), memory=second.memory, now_ms=NOW_MS + 6000)
+    third = judge(seen=Readings(101.0, 0.6), memory=second.memory, now_ms=NOW_MS + 6000)
     assert third.verdict.is_safe
 
 
 def test_an_overload_is_over_only_well_inside_its_bound() -> None:
     memory = WillyMemory(overloaded=True)
-    assert not judge(seen=Readings(30.0, 0.6), memory=memory).verdict.is_safe
-    assert judge(seen=Readings(25.0, 0.6), memory=memory).verdict.is_safe
+    assert not judge(seen=Readings(90.0, 0.6), memory=memory).verdict.is_safe
+    assert judge(seen=Readings(75.0, 0.6), memory=memory).verdict.is_safe
 
 
 def test_a_machine_that_does_not_tell_is_not_overloaded() -> None:
