@@ -3,8 +3,8 @@
 Run by the supervisor, outside Ray, through `boot.py` with SOCKET and LIFELINE_FD. One connection
 carries one request, as a frame (`wire`):
 
-* ``{"op": "spawn", …}`` with descriptors by SCM_RIGHTS: a keeper is forked and takes the
-  connection over (`keeping`). Refused: ``{"refused": why}``.
+* ``{"op": "spawn", …}`` with descriptors by SCM_RIGHTS: a keeper takes the connection over
+  (`keeping`). Refused: ``{"refused": why}``.
 * ``{"op": "drain", "stamp": s}``: answers ``{"drained": s}`` once no keeper under that stamp is
   left, nor anything a killed keeper left behind. A drained stamp is retired: later spawns under
   it are refused, since its owner is dead and they could only be late.
@@ -14,13 +14,15 @@ At EOF of the lifeline (the supervisor died) or SIGTERM it has its keepers end t
 exits. Each keeper holds the server's lock file open: the next server waits until all of them are
 gone, so a drain never overlooks one. One poll loop, nothing blocks, a broken client costs its own
 connection only.
+
+Keepers are forked ahead, while nothing waits, and their commands' processes with them: a start is
+handed over and has no fork in its way.
 """
 
 from __future__ import annotations
 
 # Runs in bare interpreters, where pathlib would cost 1 MB.
 # ruff: noqa: PTH108, PTH110
-import array
 import fcntl
 import gc
 import os
@@ -33,6 +35,7 @@ import time
 # Fleet time is of no use here, and novawf.clock would cost each keeper 2 MB of imports.
 from time import monotonic  # noqa: TID251
 
+from novawf.processes.handing import MAX_FDS, hand, received
 from novawf.processes.keeping import keep
 from novawf.processes.tree import (
     PR_SET_NAME,
@@ -48,7 +51,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-MAX_FDS = 4
+AHEAD = 2
+"""Keepers forked ahead: two starts at once find one each; a third waits for a fork."""
+PREPARE_AFTER_S = 0.005
+"""So long after a start nothing is forked: the command is to have the processor first."""
+PREPARE_AGAIN_S = 1.0
+"""So long after one that waited was killed, or a fork failed."""
 MAX_CONNECTIONS = 512
 REQUEST_WITHIN_S = 10.0
 RETIRED_KEPT = 4096
@@ -85,6 +93,20 @@ class _Keeper:
         self.since = monotonic()
 
 
+class _Ahead:
+    """A keeper that waits for its order, with the command's process below it."""
+
+    def __init__(self, pid: int, to_keeper: socket.socket, to_command: socket.socket) -> None:
+        self.pid = pid
+        self.to_keeper = to_keeper
+        self.to_command = to_command
+
+    def close(self) -> None:
+        """It ends, if it has no order yet."""
+        self.to_keeper.close()
+        self.to_command.close()
+
+
 class KeeperServer:
     """Accepts requests, forks keepers, reaps them, answers drains."""
 
@@ -96,6 +118,9 @@ class KeeperServer:
         self._poll = select.poll()
         self._connections: dict[int, _Connection] = {}
         self._keepers: dict[int, _Keeper] = {}
+        self._ahead: dict[int, _Ahead] = {}
+        self._leaving: set[int] = set()  # keepers that got no order and end by themselves
+        self._prepare_at = 0.0
         self._swept: set[str] = set()  # stamps whose keeper was killed: its orphans are ours now
         self._retired: dict[str, None] = {}
         self._closing = False
@@ -110,8 +135,9 @@ class KeeperServer:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for fd in (self._listener.fileno(), self._lifeline_fd, self._wake_fd):
             self._poll.register(fd, select.POLLIN)
-        while not (self._closing and not self._keepers and not self._swept):
-            for fd, _ in self._poll.poll(self._wait_ms()):
+        while not (self._closing and not self._ours() and not self._swept):
+            events = self._poll.poll(self._wait_ms())
+            for fd, _ in events:
                 if fd == self._wake_fd:
                     os.read(self._wake_fd, 512)
                 elif fd == self._lifeline_fd:
@@ -120,6 +146,8 @@ class KeeperServer:
                     self._accept()
                 elif fd in self._connections:
                     self._receive(self._connections[fd])
+                else:
+                    self._look_at_ahead(fd)
             if self._asked_to_close and not self._closing:
                 self._close()
             self._reap()
@@ -127,6 +155,8 @@ class KeeperServer:
                 self._sweep()
             self._answer_drains()
             self._drop_late(monotonic())
+            if not events and self._lacks_keepers() and monotonic() >= self._prepare_at:
+                self._prepare()
 
     def _note_sigterm(self) -> None:
         self._asked_to_close = True
@@ -134,6 +164,8 @@ class KeeperServer:
     def _close(self) -> None:
         """No new work; every keeper ends its tree."""
         self._closing = True
+        for ahead in list(self._ahead.values()):
+            self._discard(ahead)
         for pid in list(self._keepers):
             os.kill(pid, signal.SIGTERM)  # our own unreaped child: the pid is its
 
@@ -183,11 +215,7 @@ class KeeperServer:
         except OSError:
             self._drop(connection)
             return
-        for level, kind, payload in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                received = array.array("i")
-                received.frombytes(payload[: len(payload) - len(payload) % received.itemsize])
-                connection.fds += received
+        connection.fds += received(ancillary)
         if not data or flags & socket.MSG_CTRUNC or len(connection.fds) > MAX_FDS:
             self._drop(connection)
             return
@@ -233,19 +261,87 @@ class KeeperServer:
             why = "the keeper server is closing" if self._closing else f"{stamp} is retired"
             self._drop(connection, {"refused": why})
             return
+        parts = ("argv", "env", "stamp", "cwd", "rlimits")
+        for_command = {name: order.get(name) for name in parts}
+        for_keeper = {name: value for name, value in order.items() if name not in parts}
+        for_keeper["at"] = monotonic()
+        for_keeper["early"] = early
+        for_keeper["rest"] = connection.decoder.leftover().decode("latin-1")
+        begun = fresh = False
+        while not begun and not fresh:
+            fresh = not self._ahead
+            try:
+                ahead = self._fork() if fresh else next(iter(self._ahead.values()))
+            except OSError as error:
+                self._drop(connection, {"refused": f"cannot fork: {error.strerror}"})
+                return
+            # The command first: it is what somebody waits for. Where its process was killed,
+            # nothing has begun and the next one takes it.
+            begun = hand(ahead.to_command, for_command, connection.fds)
+            if not begun:
+                self._discard(ahead)
+        self._prepare_at = monotonic() + PREPARE_AFTER_S
+        if not begun:
+            self._drop(connection, {"refused": "its order could not be handed over"})
+            return
+        self._keepers[ahead.pid] = _Keeper(stamp, str(order.get("label", "")))
+        # In vain to a keeper that was just killed: what has begun ends with it, and the client
+        # sees the connection close.
+        hand(ahead.to_keeper, for_keeper, [connection.sock.fileno()])
+        self._let_go(ahead)
+        self._drop(connection)
+
+    def _prepare(self) -> None:
+        """Fork a keeper ahead. Where that fails a start will say so; not here."""
+        try:
+            self._fork()
+        except OSError:
+            self._prepare_at = monotonic() + PREPARE_AGAIN_S
+
+    def _lacks_keepers(self) -> bool:
+        return len(self._ahead) < AHEAD and not self._closing
+
+    def _fork(self) -> _Ahead:
+        """A keeper that waits for its order. Raises OSError."""
+        to_keeper, orders = socket.socketpair()
+        to_command, commands = socket.socketpair()
         # Blocked until the keeper has its own handlers: a signal must not meet the server's.
         signal.pthread_sigmask(signal.SIG_BLOCK, _OUR_SIGNALS)
         try:
             pid = os.fork()
             if pid == 0:
-                _become_keeper(connection, order, early, self._lock_fd)
-        except OSError as error:
-            self._drop(connection, {"refused": f"cannot fork: {error.strerror}"})
-        else:
-            self._keepers[pid] = _Keeper(stamp, str(order.get("label", "")))
-            self._drop(connection)
+                _become_keeper(orders, commands, self._lock_fd)
+        except OSError:
+            to_keeper.close()
+            to_command.close()
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _OUR_SIGNALS)
+            orders.close()
+            commands.close()
+        ahead = self._ahead[pid] = _Ahead(pid, to_keeper, to_command)
+        self._poll.register(to_command, 0)  # tells when the command's process is gone
+        return ahead
+
+    def _look_at_ahead(self, fd: int) -> None:
+        for ahead in list(self._ahead.values()):
+            if fd == ahead.to_command.fileno():
+                self._discard(ahead)
+                self._prepare_at = monotonic() + PREPARE_AGAIN_S
+
+    def _discard(self, ahead: _Ahead) -> None:
+        """It gets no order, and leaves."""
+        self._let_go(ahead)
+        self._leaving.add(ahead.pid)
+
+    def _let_go(self, ahead: _Ahead) -> None:
+        del self._ahead[ahead.pid]
+        self._poll.unregister(ahead.to_command)
+        ahead.close()
+
+    def _ours(self) -> set[int]:
+        """All keepers there are."""
+        return {*self._keepers, *self._ahead, *self._leaving}
 
     def _reap(self) -> None:
         while True:
@@ -256,6 +352,10 @@ class KeeperServer:
                 return
             if pid == 0:
                 return
+            self._leaving.discard(pid)
+            if pid in self._ahead:  # killed; its command's process follows it by itself
+                self._let_go(self._ahead[pid])
+                self._prepare_at = monotonic() + PREPARE_AGAIN_S
             keeper = self._keepers.pop(pid, None)
             if keeper is not None and status != 0:
                 self._swept.add(keeper.stamp)
@@ -265,11 +365,12 @@ class KeeperServer:
 
         What counts as one: any descendant that is not below a living keeper.
         """
-        strays = [pid for pid in children(os.getpid()) if pid not in self._keepers]
+        ours = self._ours()
+        strays = [pid for pid in children(os.getpid()) if pid not in ours]
         if not strays:
             self._swept.clear()
             return
-        signal_descendants(os.getpid(), signal.SIGKILL, skip=self._keepers.keys())
+        signal_descendants(os.getpid(), signal.SIGKILL, skip=ours)
 
     def _answer_drains(self) -> None:
         waiting = [c for c in self._connections.values() if c.draining is not None]
@@ -295,21 +396,21 @@ class KeeperServer:
         if self._swept:
             return SWEEP_AGAIN_S * 1000
         times = [c.until for c in self._connections.values() if c.draining is None]
+        if self._lacks_keepers():
+            times.append(self._prepare_at)
         return max(0.0, min(times) - monotonic()) * 1000 + 1 if times else None
 
 
-def _become_keeper(
-    connection: _Connection, order: dict[str, Any], early: list[dict[str, Any]], lock_fd: int
-) -> NoReturn:
-    """In the forked child: leave the server behind and keep the command. Never returns."""
+def _become_keeper(orders: socket.socket, commands: socket.socket, lock_fd: int) -> NoReturn:
+    """In the forked child: leave the server behind and wait for an order. Never returns."""
     code = 70
     try:
         server = os.getppid()
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # without its server a keeper cannot be drained
         if os.getppid() != server:
             os._exit(70)
-        _close_all_but({0, 1, 2, lock_fd, connection.sock.fileno(), *connection.fds})
-        keep(connection.sock, order, connection.fds, connection.decoder, early)
+        _close_all_but({0, 1, 2, lock_fd, orders.fileno(), commands.fileno()})
+        keep(orders, commands)
         code = 0
     except BaseException:
         sys.excepthook(*sys.exc_info())
