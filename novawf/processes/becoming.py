@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 
-from novawf.processes.handing import MAX_FDS, take
+from novawf.processes.handing import MAX_FDS, rehearse, take
 from novawf.processes.tree import PR_SET_PDEATHSIG, prctl
 
 TYPE_CHECKING = False
@@ -45,6 +45,7 @@ def become_command(keeper: int, channel: int, output_fd: int, exec_fd: int) -> N
         for signum in _RESET_SIGNALS:
             signal.signal(signum, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        rehearse()
         given = take(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, channel))
         if given is None:
             os._exit(127)

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 MAX_FDS = 4
 """Descriptors of one message; a memory file may come on top."""
 INLINE_BYTES = 32 << 10
+_SAMPLE = {
+    "argv": ["sample"] * 8,
+    "env": {f"SAMPLE_{number}": "x" * 60 for number in range(30)},
+    "sizes": [0.5, 4096, None],
+}
 _ROOM = socket.CMSG_SPACE((MAX_FDS + 1) * array.array("i").itemsize)
 
 
@@ -67,6 +72,19 @@ def take(channel: socket.socket, flags: int = 0) -> tuple[dict[str, Any], list[i
         return Decoder().feed(os.pread(memory, messages[0]["memory_bytes"], 0))[0], fds
     finally:
         os.close(memory)
+
+
+def rehearse() -> None:
+    """Hand over an order to nobody, so that a real one finds the memory it takes there.
+
+    After a fork each page that is written to is copied first, which costs more than the work.
+    """
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        hand(ours, _SAMPLE, [ours.fileno()])
+        given = take(theirs)
+        for fd in given[1] if given else ():
+            os.close(fd)
 
 
 def received(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

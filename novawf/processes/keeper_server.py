@@ -35,7 +35,7 @@ import time
 # Fleet time is of no use here, and novawf.clock would cost each keeper 2 MB of imports.
 from time import monotonic  # noqa: TID251
 
-from novawf.processes.handing import MAX_FDS, hand, received
+from novawf.processes.handing import MAX_FDS, hand, received, rehearse
 from novawf.processes.keeping import keep
 from novawf.processes.tree import (
     PR_SET_NAME,
@@ -297,6 +297,7 @@ class KeeperServer:
             self._fork()
         except OSError:
             self._prepare_at = monotonic() + PREPARE_AGAIN_S
+        rehearse()
 
     def _lacks_keepers(self) -> bool:
         return len(self._ahead) < AHEAD and not self._closing
