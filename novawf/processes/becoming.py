@@ -98,6 +98,7 @@ def _execute(argv: list[bytes], env: dict[bytes, bytes]) -> NoReturn:
     failure: OSError = FileNotFoundError(errno.ENOENT, "")
     for path in candidates:
         try:
+            os.stat(path)  # noqa: PTH116 - a look costs a tenth of an exec in vain
             os.execve(path, argv, env)  # noqa: S606 - what we are for
         except (FileNotFoundError, NotADirectoryError):
             continue

@@ -57,6 +57,8 @@ PREPARE_AFTER_S = 0.005
 """So long after a start nothing is forked: the command is to have the processor first."""
 PREPARE_AGAIN_S = 1.0
 """So long after one that waited was killed, or a fork failed."""
+REHEARSALS = 20
+"""At the start: code that ran often is specialised by the interpreter, once for all forks."""
 MAX_CONNECTIONS = 512
 REQUEST_WITHIN_S = 10.0
 RETIRED_KEPT = 4096
@@ -466,6 +468,8 @@ def main(args: list[str]) -> int:
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     os.dup2(null, 0)
     os.dup2(null, 1)
+    for _ in range(REHEARSALS):
+        rehearse()
     gc.freeze()  # what is here now stays shared with every keeper
     KeeperServer(listener, lifeline_fd, lock_fd).serve()
     os.unlink(path)

@@ -27,7 +27,7 @@ import socket
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic, sleep  # noqa: TID251
 
 from novawf.processes.becoming import become_command
-from novawf.processes.handing import take
+from novawf.processes.handing import rehearse, take
 from novawf.processes.output import BoundedLog
 from novawf.processes.tree import (
     PR_SET_NAME,
@@ -70,6 +70,7 @@ def keep(orders: socket.socket, commands: socket.socket) -> None:
     become_subreaper()
     prctl(PR_SET_NAME, b"novawf-keeper")
     command = _fork(commands)
+    rehearse()
     given = _wait_for_order(orders, wake_read, asked)
     orders.close()
     if given is None:
