@@ -1,7 +1,7 @@
 """The keeper: one small process that runs one command and ends all that came of it.
 
-Forked by the keeper server (`keeper_server`) for each spawn order; `keep` takes over the
-connection to the client (a Nova). It is a subreaper: whatever the command starts stays below it,
+Forked ahead by the keeper server (`keeper_server`); `keep` waits for one spawn order and takes over
+the connection to the client (a Nova). It is a subreaper: whatever the command starts stays below it,
 daemonised or not. It leaves only when the kernel confirms that no descendant is left.
 
 The connection is the lifeline: EOF on it (the Nova died) or SIGTERM (the server died or said so)
@@ -57,8 +57,8 @@ def keep(orders: socket.socket, commands: socket.socket) -> None:
     """Take one order from the keeper server and run it to its end.
 
     Returns when the tree is gone and the report is delivered, or when there was no order. The
-    command's process is forked first and has `commands` for its own part of the order. By the time
-    we see ours the command may have begun, or ended.
+    command's process is forked first and gets its own part of the order by `commands`, before we
+    get ours: by then the command may have begun, or ended.
     """
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
@@ -68,7 +68,7 @@ def keep(orders: socket.socket, commands: socket.socket) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.setsid()
     become_subreaper()
-    prctl(PR_SET_NAME, b"novawf-keeper")
+    prctl(PR_SET_NAME, b"novawf-waiting")
     command = _fork(commands)
     rehearse()
     given = _wait_for_order(orders, wake_read, asked)
@@ -76,6 +76,7 @@ def keep(orders: socket.socket, commands: socket.socket) -> None:
     if given is None:
         _end_all()
         return
+    prctl(PR_SET_NAME, b"novawf-keeper")
     order, (control_fd, *_) = given
     os.set_inheritable(control_fd, False)
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, control_fd)
