@@ -1,8 +1,8 @@
 """The keeper: one small process that runs one command and ends all that came of it.
 
 Forked ahead by the keeper server (`keeper_server`); `keep` waits for one spawn order and takes over
-the connection to the client (a Nova). It is a subreaper: whatever the command starts stays below it,
-daemonised or not. It leaves only when the kernel confirms that no descendant is left.
+the connection to the client (a Nova). It is a subreaper: whatever the command starts stays below
+it, daemonised or not. It leaves only when the kernel confirms that no descendant is left.
 
 The connection is the lifeline: EOF on it (the Nova died) or SIGTERM (the server died or said so)
 ends the whole tree at once. Reports to the client, as frames (`wire`)::
