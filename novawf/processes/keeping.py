@@ -178,7 +178,7 @@ class _Run:
         timeout_s = order.get("timeout_s")
         self._timeout_at = None if timeout_s is None else self._started_at + timeout_s
         self._silence_s: float | None = order.get("silence_s") or None
-        self._output_at = self._started_at
+        self._output_at: float = self._started_at
         hold_s: float | None = order.get("hold_s")
         self._unheld_at = None if hold_s is None else _boottime_s() + hold_s
         self._most_output: int | None = order.get("output_bytes")
