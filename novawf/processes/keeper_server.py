@@ -35,11 +35,10 @@ import time
 # Fleet time is of no use here, and novawf.clock would cost each keeper 2 MB of imports.
 from time import monotonic  # noqa: TID251
 
-from novawf.processes.handing import MAX_FDS, hand, received, rehearse
-from novawf.processes.keeping import keep
+from novawf.processes.ahead import KeepersAhead, StartError
+from novawf.processes.handing import MAX_FDS, received, rehearse
 from novawf.processes.tree import (
     PR_SET_NAME,
-    PR_SET_PDEATHSIG,
     become_subreaper,
     children,
     prctl,
@@ -49,14 +48,8 @@ from novawf.processes.wire import Decoder, FrameError, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any
 
-AHEAD = 2
-"""Keepers forked ahead: two starts at once find one each; a third waits for a fork."""
-PREPARE_AFTER_S = 0.005
-"""So long after a start nothing is forked: the command is to have the processor first."""
-PREPARE_AGAIN_S = 1.0
-"""So long after one that waited was killed, or a fork failed."""
 REHEARSALS = 20
 """At the start: code that ran often is specialised by the interpreter, once for all forks."""
 MAX_CONNECTIONS = 512
@@ -64,7 +57,6 @@ REQUEST_WITHIN_S = 10.0
 RETIRED_KEPT = 4096
 LOCK_WITHIN_S = 8.0
 SWEEP_AGAIN_S = 0.01
-_OUR_SIGNALS = (signal.SIGCHLD, signal.SIGTERM)
 
 
 class _Connection:
@@ -95,34 +87,17 @@ class _Keeper:
         self.since = monotonic()
 
 
-class _Ahead:
-    """A keeper that waits for its order, with the command's process below it."""
-
-    def __init__(self, pid: int, to_keeper: socket.socket, to_command: socket.socket) -> None:
-        self.pid = pid
-        self.to_keeper = to_keeper
-        self.to_command = to_command
-
-    def close(self) -> None:
-        """It ends, if it has no order yet."""
-        self.to_keeper.close()
-        self.to_command.close()
-
-
 class KeeperServer:
-    """Accepts requests, forks keepers, reaps them, answers drains."""
+    """Accepts requests, hands them to keepers, reaps those, answers drains."""
 
     def __init__(self, listener: socket.socket, lifeline_fd: int, lock_fd: int) -> None:
         self._listener = listener
         self._lifeline_fd = lifeline_fd
-        self._lock_fd = lock_fd
         self._wake_fd = -1
         self._poll = select.poll()
         self._connections: dict[int, _Connection] = {}
         self._keepers: dict[int, _Keeper] = {}
-        self._ahead: dict[int, _Ahead] = {}
-        self._leaving: set[int] = set()  # keepers that got no order and end by themselves
-        self._prepare_at = 0.0
+        self._ahead = KeepersAhead(self._poll, lock_fd)
         self._swept: set[str] = set()  # stamps whose keeper was killed: its orphans are ours now
         self._retired: dict[str, None] = {}
         self._closing = False
@@ -149,7 +124,7 @@ class KeeperServer:
                 elif fd in self._connections:
                     self._receive(self._connections[fd])
                 else:
-                    self._look_at_ahead(fd)
+                    self._ahead.look(fd)
             if self._asked_to_close and not self._closing:
                 self._close()
             self._reap()
@@ -157,8 +132,9 @@ class KeeperServer:
                 self._sweep()
             self._answer_drains()
             self._drop_late(monotonic())
-            if not events and self._lacks_keepers() and monotonic() >= self._prepare_at:
-                self._prepare()
+            due_at = self._ahead.due_at()
+            if not events and due_at is not None and monotonic() >= due_at:
+                self._ahead.prepare()
 
     def _note_sigterm(self) -> None:
         self._asked_to_close = True
@@ -166,8 +142,7 @@ class KeeperServer:
     def _close(self) -> None:
         """No new work; every keeper ends its tree."""
         self._closing = True
-        for ahead in list(self._ahead.values()):
-            self._discard(ahead)
+        self._ahead.close()
         for pid in list(self._keepers):
             os.kill(pid, signal.SIGTERM)  # our own unreaped child: the pid is its
 
@@ -263,88 +238,19 @@ class KeeperServer:
             why = "the keeper server is closing" if self._closing else f"{stamp} is retired"
             self._drop(connection, {"refused": why})
             return
-        parts = ("argv", "env", "stamp", "cwd", "rlimits")
-        for_command = {name: order.get(name) for name in parts}
-        for_keeper = {name: value for name, value in order.items() if name not in parts}
-        for_keeper["at"] = monotonic()
-        for_keeper["early"] = early
-        for_keeper["rest"] = connection.decoder.leftover().decode("latin-1")
-        begun = fresh = False
-        while not begun and not fresh:
-            fresh = not self._ahead
-            try:
-                ahead = self._fork() if fresh else next(iter(self._ahead.values()))
-            except OSError as error:
-                self._drop(connection, {"refused": f"cannot fork: {error.strerror}"})
-                return
-            # The command first: it is what somebody waits for. Where its process was killed,
-            # nothing has begun and the next one takes it.
-            begun = hand(ahead.to_command, for_command, connection.fds)
-            if not begun:
-                self._discard(ahead)
-        self._prepare_at = monotonic() + PREPARE_AFTER_S
-        if not begun:
-            self._drop(connection, {"refused": "its order could not be handed over"})
+        rest = connection.decoder.leftover()
+        control_fd = connection.sock.fileno()
+        try:
+            pid = self._ahead.hand_over(order, connection.fds, control_fd, early, rest)
+        except StartError as error:
+            self._drop(connection, {"refused": str(error)})
             return
-        self._keepers[ahead.pid] = _Keeper(stamp, str(order.get("label", "")))
-        # In vain to a keeper that was just killed: what has begun ends with it, and the client
-        # sees the connection close.
-        hand(ahead.to_keeper, for_keeper, [connection.sock.fileno()])
-        self._let_go(ahead)
+        self._keepers[pid] = _Keeper(stamp, str(order.get("label", "")))
         self._drop(connection)
-
-    def _prepare(self) -> None:
-        """Fork a keeper ahead. Where that fails a start will say so; not here."""
-        try:
-            self._fork()
-        except OSError:
-            self._prepare_at = monotonic() + PREPARE_AGAIN_S
-        rehearse()
-
-    def _lacks_keepers(self) -> bool:
-        return len(self._ahead) < AHEAD and not self._closing
-
-    def _fork(self) -> _Ahead:
-        """A keeper that waits for its order. Raises OSError."""
-        to_keeper, orders = socket.socketpair()
-        to_command, commands = socket.socketpair()
-        # Blocked until the keeper has its own handlers: a signal must not meet the server's.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _OUR_SIGNALS)
-        try:
-            pid = os.fork()
-            if pid == 0:
-                _become_keeper(orders, commands, self._lock_fd)
-        except OSError:
-            to_keeper.close()
-            to_command.close()
-            raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _OUR_SIGNALS)
-            orders.close()
-            commands.close()
-        ahead = self._ahead[pid] = _Ahead(pid, to_keeper, to_command)
-        self._poll.register(to_command, 0)  # tells when the command's process is gone
-        return ahead
-
-    def _look_at_ahead(self, fd: int) -> None:
-        for ahead in list(self._ahead.values()):
-            if fd == ahead.to_command.fileno():
-                self._discard(ahead)
-                self._prepare_at = monotonic() + PREPARE_AGAIN_S
-
-    def _discard(self, ahead: _Ahead) -> None:
-        """It gets no order, and leaves."""
-        self._let_go(ahead)
-        self._leaving.add(ahead.pid)
-
-    def _let_go(self, ahead: _Ahead) -> None:
-        del self._ahead[ahead.pid]
-        self._poll.unregister(ahead.to_command)
-        ahead.close()
 
     def _ours(self) -> set[int]:
         """All keepers there are."""
-        return {*self._keepers, *self._ahead, *self._leaving}
+        return {*self._keepers, *self._ahead.pids()}
 
     def _reap(self) -> None:
         while True:
@@ -355,10 +261,7 @@ class KeeperServer:
                 return
             if pid == 0:
                 return
-            self._leaving.discard(pid)
-            if pid in self._ahead:  # killed; its command's process follows it by itself
-                self._let_go(self._ahead[pid])
-                self._prepare_at = monotonic() + PREPARE_AGAIN_S
+            self._ahead.buried(pid)
             keeper = self._keepers.pop(pid, None)
             if keeper is not None and status != 0:
                 self._swept.add(keeper.stamp)
@@ -399,35 +302,10 @@ class KeeperServer:
         if self._swept:
             return SWEEP_AGAIN_S * 1000
         times = [c.until for c in self._connections.values() if c.draining is None]
-        if self._lacks_keepers():
-            times.append(self._prepare_at)
+        due_at = self._ahead.due_at()
+        if due_at is not None:
+            times.append(due_at)
         return max(0.0, min(times) - monotonic()) * 1000 + 1 if times else None
-
-
-def _become_keeper(orders: socket.socket, commands: socket.socket, lock_fd: int) -> NoReturn:
-    """In the forked child: leave the server behind and wait for an order. Never returns."""
-    code = 70
-    try:
-        server = os.getppid()
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # without its server a keeper cannot be drained
-        if os.getppid() != server:
-            os._exit(70)
-        _close_all_but({0, 1, 2, lock_fd, orders.fileno(), commands.fileno()})
-        keep(orders, commands)
-        code = 0
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(code)
-
-
-def _close_all_but(kept: set[int]) -> None:
-    low = 0
-    for fd in sorted(kept):
-        if low < fd:  # CPython turns the empty range (0, 0) into "all there are"
-            os.closerange(low, fd)
-        low = fd + 1
-    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
 
 
 def _take_lock(path: str) -> int:

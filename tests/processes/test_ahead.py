@@ -26,7 +26,7 @@ from process_world import (
 from waiting import until, wait_until
 
 from novawf.errors import ExecutorLost
-from novawf.processes import keeper_server as settings
+from novawf.processes.ahead import AHEAD
 from novawf.processes.handing import INLINE_BYTES
 from novawf.processes.identity import process_stat
 from novawf.processes.keeper import KeeperClient, KeeperServerProcess, SpawnRequest
@@ -63,7 +63,7 @@ def all_waiting(server: KeeperServerProcess) -> dict[int, int]:
     def ready() -> dict[int, int]:
         pairs = {pid: children(pid) for pid in waiting_at(server)}
         whole = {k: below[0] for k, below in pairs.items() if below and sleeps(below[0])}
-        return whole if len(whole) == settings.AHEAD and all(map(sleeps, whole)) else {}
+        return whole if len(whole) == AHEAD and all(map(sleeps, whole)) else {}
 
     return wait_until(ready, DEADLINE_S, "the keepers that wait")
 
@@ -129,8 +129,8 @@ class TestHandOver:
             kept = await client.spawn(request(tmp_path, "echo", str(number)))
             return (await kept.wait()).tail
 
-        said = await asyncio.gather(*map(one, range(4 * settings.AHEAD)))
-        assert said == [f"{number}\n" for number in range(4 * settings.AHEAD)]
+        said = await asyncio.gather(*map(one, range(4 * AHEAD)))
+        assert said == [f"{number}\n" for number in range(4 * AHEAD)]
         await none_left(server, client)
 
     async def test_an_order_beyond_what_a_socket_takes_arrives_whole_with_its_descriptors(
