@@ -1,7 +1,8 @@
 """The forked child of a keeper: it becomes the command, or says what stood in the way.
 
-Runs between fork and exec, so it imports nothing that the keeper server has not imported already
-(a `resource` for limits aside). Not here: the life of the command afterwards (`keeping`).
+It is forked ahead and waits for its order on a channel of its own, so nothing but an exec is left
+to do when one comes. It imports nothing that the keeper server has not imported already (a
+`resource` for limits aside). Not here: the life of the command afterwards (`keeping`).
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import errno
 import fcntl
 import os
 import signal
+import socket
 
+from novawf.processes.handing import MAX_FDS, rehearse, take
 from novawf.processes.tree import PR_SET_PDEATHSIG, prctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
+_ROOM_END = 3 + MAX_FDS + 1  # the last for an order that comes in a memory file
 _RESET_SIGNALS = (
     *(signal.SIGTERM, signal.SIGCHLD),  # ours
     *(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT),  # Python's; commands expect the defaults
@@ -24,25 +28,35 @@ _RESET_SIGNALS = (
 )
 
 
-def become_command(
-    order: dict[str, Any], keeper: int, output_fd: int, exec_fd: int, fds: list[int]
-) -> NoReturn:
-    """In the forked child: become the command, or say on `exec_fd` what stood in the way."""
-    argv, cwd = order["argv"], order.get("cwd")
-    subject = argv[0]
+def become_command(keeper: int, channel: int, output_fd: int, exec_fd: int) -> NoReturn:
+    """In the forked child: wait on `channel` for the order, then become the command.
+
+    What stands in the way is said on `exec_fd`. Without an order it ends, as it does with its
+    keeper.
+    """
+    subject = "a command"
     try:
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != keeper:  # it died before we could ask to follow it
             os._exit(127)
-        exec_fd = _place_descriptors(output_fd, exec_fd, fds)
+        channel, exec_fd = _place_descriptors(output_fd, channel, exec_fd)
         signal.set_wakeup_fd(-1)
         for signum in _RESET_SIGNALS:
             signal.signal(signum, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        rehearse()
+        given = take(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, channel))
+        if given is None:
+            os._exit(127)
+        order, fds = given
+        argv, cwd = order["argv"], order["cwd"]
+        subject = argv[0]
+        if fds != [*range(3, 3 + len(fds))]:
+            raise RuntimeError(f"its descriptors came as {fds}")
         env = {_bytes(name): _bytes(value) for name, value in order["env"].items()}
         env[b"NOVAWF_KEEPER"] = _bytes(order["stamp"])
-        if order.get("rlimits"):
+        if order["rlimits"]:
             subject = "resource limits"
             _limit(order["rlimits"])
             subject = argv[0]
@@ -84,6 +98,7 @@ def _execute(argv: list[bytes], env: dict[bytes, bytes]) -> NoReturn:
     failure: OSError = FileNotFoundError(errno.ENOENT, "")
     for path in candidates:
         try:
+            os.stat(path)  # noqa: PTH116 - a look costs a tenth of an exec in vain
             os.execve(path, argv, env)  # noqa: S606 - what we are for
         except (FileNotFoundError, NotADirectoryError):
             continue
@@ -92,23 +107,22 @@ def _execute(argv: list[bytes], env: dict[bytes, bytes]) -> NoReturn:
     raise failure
 
 
-def _place_descriptors(output_fd: int, exec_fd: int, fds: list[int]) -> int:
-    """stdin from nowhere, stdout and stderr to the pipe, `fds` from 3 on, nothing else.
+def _place_descriptors(output_fd: int, channel: int, exec_fd: int) -> tuple[int, int]:
+    """stdin from nowhere, stdout and stderr to the pipe, and room from 3 on for what is given.
 
-    Answers where the exec pipe is now; it closes on exec.
+    Answers where the channel and the exec pipe are now; they close on exec, all others are closed.
     """
-    end = 3 + len(fds)
-    # Copies beyond `end` first: any of these may sit where another one has to go.
-    exec_fd = fcntl.fcntl(exec_fd, fcntl.F_DUPFD_CLOEXEC, end)
-    sources = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, end) for fd in (output_fd, *fds)]
+    # Copies beyond the room first: any of these may sit where another one has to go.
+    channel = fcntl.fcntl(channel, fcntl.F_DUPFD_CLOEXEC, _ROOM_END)
+    exec_fd = fcntl.fcntl(exec_fd, fcntl.F_DUPFD_CLOEXEC, channel + 1)
+    output_fd = fcntl.fcntl(output_fd, fcntl.F_DUPFD_CLOEXEC, exec_fd + 1)
     os.dup2(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 0)
-    os.dup2(sources[0], 1)
-    os.dup2(sources[0], 2)
-    for place, source in enumerate(sources[1:], start=3):
-        os.dup2(source, place)
-    os.closerange(end, exec_fd)
+    os.dup2(output_fd, 1)
+    os.dup2(output_fd, 2)
+    os.closerange(3, channel)
+    os.closerange(channel + 1, exec_fd)
     os.closerange(exec_fd + 1, os.sysconf("SC_OPEN_MAX"))
-    return exec_fd
+    return channel, exec_fd
 
 
 def _bytes(text: str) -> bytes:

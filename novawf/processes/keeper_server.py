@@ -3,8 +3,8 @@
 Run by the supervisor, outside Ray, through `boot.py` with SOCKET and LIFELINE_FD. One connection
 carries one request, as a frame (`wire`):
 
-* ``{"op": "spawn", …}`` with descriptors by SCM_RIGHTS: a keeper is forked and takes the
-  connection over (`keeping`). Refused: ``{"refused": why}``.
+* ``{"op": "spawn", …}`` with descriptors by SCM_RIGHTS: a keeper takes the connection over
+  (`keeping`). Refused: ``{"refused": why}``.
 * ``{"op": "drain", "stamp": s}``: answers ``{"drained": s}`` once no keeper under that stamp is
   left, nor anything a killed keeper left behind. A drained stamp is retired: later spawns under
   it are refused, since its owner is dead and they could only be late.
@@ -14,13 +14,15 @@ At EOF of the lifeline (the supervisor died) or SIGTERM it has its keepers end t
 exits. Each keeper holds the server's lock file open: the next server waits until all of them are
 gone, so a drain never overlooks one. One poll loop, nothing blocks, a broken client costs its own
 connection only.
+
+Keepers are forked ahead, while nothing waits, and their commands' processes with them: a start is
+handed over and has no fork in its way.
 """
 
 from __future__ import annotations
 
 # Runs in bare interpreters, where pathlib would cost 1 MB.
 # ruff: noqa: PTH108, PTH110
-import array
 import fcntl
 import gc
 import os
@@ -33,10 +35,10 @@ import time
 # Fleet time is of no use here, and novawf.clock would cost each keeper 2 MB of imports.
 from time import monotonic  # noqa: TID251
 
-from novawf.processes.keeping import keep
+from novawf.processes.ahead import KeepersAhead, StartError
+from novawf.processes.handing import MAX_FDS, received, rehearse
 from novawf.processes.tree import (
     PR_SET_NAME,
-    PR_SET_PDEATHSIG,
     become_subreaper,
     children,
     prctl,
@@ -46,15 +48,15 @@ from novawf.processes.wire import Decoder, FrameError, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any
 
-MAX_FDS = 4
+REHEARSALS = 20
+"""At the start: code that ran often is specialised by the interpreter, once for all forks."""
 MAX_CONNECTIONS = 512
 REQUEST_WITHIN_S = 10.0
 RETIRED_KEPT = 4096
 LOCK_WITHIN_S = 8.0
 SWEEP_AGAIN_S = 0.01
-_OUR_SIGNALS = (signal.SIGCHLD, signal.SIGTERM)
 
 
 class _Connection:
@@ -86,16 +88,16 @@ class _Keeper:
 
 
 class KeeperServer:
-    """Accepts requests, forks keepers, reaps them, answers drains."""
+    """Accepts requests, hands them to keepers, reaps those, answers drains."""
 
     def __init__(self, listener: socket.socket, lifeline_fd: int, lock_fd: int) -> None:
         self._listener = listener
         self._lifeline_fd = lifeline_fd
-        self._lock_fd = lock_fd
         self._wake_fd = -1
         self._poll = select.poll()
         self._connections: dict[int, _Connection] = {}
         self._keepers: dict[int, _Keeper] = {}
+        self._ahead = KeepersAhead(self._poll, lock_fd)
         self._swept: set[str] = set()  # stamps whose keeper was killed: its orphans are ours now
         self._retired: dict[str, None] = {}
         self._closing = False
@@ -110,8 +112,9 @@ class KeeperServer:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for fd in (self._listener.fileno(), self._lifeline_fd, self._wake_fd):
             self._poll.register(fd, select.POLLIN)
-        while not (self._closing and not self._keepers and not self._swept):
-            for fd, _ in self._poll.poll(self._wait_ms()):
+        while not (self._closing and not self._ours() and not self._swept):
+            events = self._poll.poll(self._wait_ms())
+            for fd, _ in events:
                 if fd == self._wake_fd:
                     os.read(self._wake_fd, 512)
                 elif fd == self._lifeline_fd:
@@ -120,6 +123,8 @@ class KeeperServer:
                     self._accept()
                 elif fd in self._connections:
                     self._receive(self._connections[fd])
+                else:
+                    self._ahead.look(fd)
             if self._asked_to_close and not self._closing:
                 self._close()
             self._reap()
@@ -127,6 +132,9 @@ class KeeperServer:
                 self._sweep()
             self._answer_drains()
             self._drop_late(monotonic())
+            due_at = self._ahead.due_at()
+            if not events and due_at is not None and monotonic() >= due_at:
+                self._ahead.prepare()
 
     def _note_sigterm(self) -> None:
         self._asked_to_close = True
@@ -134,6 +142,7 @@ class KeeperServer:
     def _close(self) -> None:
         """No new work; every keeper ends its tree."""
         self._closing = True
+        self._ahead.close()
         for pid in list(self._keepers):
             os.kill(pid, signal.SIGTERM)  # our own unreaped child: the pid is its
 
@@ -183,11 +192,7 @@ class KeeperServer:
         except OSError:
             self._drop(connection)
             return
-        for level, kind, payload in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                received = array.array("i")
-                received.frombytes(payload[: len(payload) - len(payload) % received.itemsize])
-                connection.fds += received
+        connection.fds += received(ancillary)
         if not data or flags & socket.MSG_CTRUNC or len(connection.fds) > MAX_FDS:
             self._drop(connection)
             return
@@ -233,19 +238,19 @@ class KeeperServer:
             why = "the keeper server is closing" if self._closing else f"{stamp} is retired"
             self._drop(connection, {"refused": why})
             return
-        # Blocked until the keeper has its own handlers: a signal must not meet the server's.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _OUR_SIGNALS)
+        rest = connection.decoder.leftover()
+        control_fd = connection.sock.fileno()
         try:
-            pid = os.fork()
-            if pid == 0:
-                _become_keeper(connection, order, early, self._lock_fd)
-        except OSError as error:
-            self._drop(connection, {"refused": f"cannot fork: {error.strerror}"})
-        else:
-            self._keepers[pid] = _Keeper(stamp, str(order.get("label", "")))
-            self._drop(connection)
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _OUR_SIGNALS)
+            pid = self._ahead.hand_over(order, connection.fds, control_fd, early, rest)
+        except StartError as error:
+            self._drop(connection, {"refused": str(error)})
+            return
+        self._keepers[pid] = _Keeper(stamp, str(order.get("label", "")))
+        self._drop(connection)
+
+    def _ours(self) -> set[int]:
+        """All keepers there are."""
+        return {*self._keepers, *self._ahead.pids()}
 
     def _reap(self) -> None:
         while True:
@@ -256,6 +261,7 @@ class KeeperServer:
                 return
             if pid == 0:
                 return
+            self._ahead.buried(pid)
             keeper = self._keepers.pop(pid, None)
             if keeper is not None and status != 0:
                 self._swept.add(keeper.stamp)
@@ -265,11 +271,12 @@ class KeeperServer:
 
         What counts as one: any descendant that is not below a living keeper.
         """
-        strays = [pid for pid in children(os.getpid()) if pid not in self._keepers]
+        ours = self._ours()
+        strays = [pid for pid in children(os.getpid()) if pid not in ours]
         if not strays:
             self._swept.clear()
             return
-        signal_descendants(os.getpid(), signal.SIGKILL, skip=self._keepers.keys())
+        signal_descendants(os.getpid(), signal.SIGKILL, skip=ours)
 
     def _answer_drains(self) -> None:
         waiting = [c for c in self._connections.values() if c.draining is not None]
@@ -295,35 +302,10 @@ class KeeperServer:
         if self._swept:
             return SWEEP_AGAIN_S * 1000
         times = [c.until for c in self._connections.values() if c.draining is None]
+        due_at = self._ahead.due_at()
+        if due_at is not None:
+            times.append(due_at)
         return max(0.0, min(times) - monotonic()) * 1000 + 1 if times else None
-
-
-def _become_keeper(
-    connection: _Connection, order: dict[str, Any], early: list[dict[str, Any]], lock_fd: int
-) -> NoReturn:
-    """In the forked child: leave the server behind and keep the command. Never returns."""
-    code = 70
-    try:
-        server = os.getppid()
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # without its server a keeper cannot be drained
-        if os.getppid() != server:
-            os._exit(70)
-        _close_all_but({0, 1, 2, lock_fd, connection.sock.fileno(), *connection.fds})
-        keep(connection.sock, order, connection.fds, connection.decoder, early)
-        code = 0
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(code)
-
-
-def _close_all_but(kept: set[int]) -> None:
-    low = 0
-    for fd in sorted(kept):
-        if low < fd:  # CPython turns the empty range (0, 0) into "all there are"
-            os.closerange(low, fd)
-        low = fd + 1
-    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
 
 
 def _take_lock(path: str) -> int:
@@ -364,6 +346,8 @@ def main(args: list[str]) -> int:
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     os.dup2(null, 0)
     os.dup2(null, 1)
+    for _ in range(REHEARSALS):
+        rehearse()
     gc.freeze()  # what is here now stays shared with every keeper
     KeeperServer(listener, lifeline_fd, lock_fd).serve()
     os.unlink(path)

@@ -1,8 +1,8 @@
 """The keeper: one small process that runs one command and ends all that came of it.
 
-Forked by the keeper server (`keeper_server`) for each spawn order; `keep` takes over the
-connection to the client (a Nova). It is a subreaper: whatever the command starts stays below it,
-daemonised or not. It leaves only when the kernel confirms that no descendant is left.
+Forked ahead by the keeper server (`keeper_server`); `keep` waits for one spawn order and takes over
+the connection to the client (a Nova). It is a subreaper: whatever the command starts stays below
+it, daemonised or not. It leaves only when the kernel confirms that no descendant is left.
 
 The connection is the lifeline: EOF on it (the Nova died) or SIGTERM (the server died or said so)
 ends the whole tree at once. Reports to the client, as frames (`wire`)::
@@ -24,9 +24,10 @@ import signal
 import socket
 
 # Fleet time is of no use here, and novawf.clock would cost each keeper 2 MB of imports.
-from time import CLOCK_BOOTTIME, clock_gettime, monotonic  # noqa: TID251
+from time import CLOCK_BOOTTIME, clock_gettime, monotonic, sleep  # noqa: TID251
 
 from novawf.processes.becoming import become_command
+from novawf.processes.handing import rehearse, take
 from novawf.processes.output import BoundedLog
 from novawf.processes.tree import (
     PR_SET_NAME,
@@ -52,31 +53,88 @@ KILL_AGAIN_MAX_S = 0.2  # a process in uninterruptible sleep takes its time; do 
 RUNNING, INTERRUPTED, TERMINATING, KILLING = range(4)
 
 
-def keep(
-    control: socket.socket,
-    order: dict[str, Any],
-    fds: list[int],
-    decoder: Decoder,
-    early: list[dict[str, Any]],
-) -> None:
-    """Run `order` to its end. Returns when the tree is gone and the report is delivered.
+def keep(orders: socket.socket, commands: socket.socket) -> None:
+    """Take one order from the keeper server and run it to its end.
 
-    `order` is a `keeper.SpawnRequest`; `fds` become the command's descriptors 3, 4 …; `decoder` has
-    read the order, and `early` behind it.
+    Returns when the tree is gone and the report is delivered, or when there was no order. The
+    command's process is forked first and gets its own part of the order by `commands`, before we
+    get ours: by then the command may have begun, or ended.
     """
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    run = _Run(control, order, decoder, wake_read)
-    signal.signal(signal.SIGTERM, lambda *_: run.abandon())
+    asked: list[int] = []  # signals that came
+    signal.signal(signal.SIGTERM, lambda signum, _: asked.append(signum))
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.setsid()
     become_subreaper()
+    prctl(PR_SET_NAME, b"novawf-waiting")
+    command = _fork(commands)
+    rehearse()
+    given = _wait_for_order(orders, wake_read, asked)
+    orders.close()
+    if given is None:
+        _end_all()
+        return
     prctl(PR_SET_NAME, b"novawf-keeper")
-    run.start(fds)
-    run.obey(early)
+    order, (control_fd, *_) = given
+    os.set_inheritable(control_fd, False)
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, control_fd)
+    run = _Run(control, order, command, wake_read, asked)
+    run.obey(order["early"])
     run.loop()
     run.finish()
+
+
+class _Command:
+    """The process that is or becomes the command, and our ends of its two pipes."""
+
+    def __init__(self, pid: int, output_fd: int, exec_fd: int) -> None:
+        self.pid = pid
+        self.output_fd = output_fd
+        self.exec_fd = exec_fd
+
+
+def _fork(commands: socket.socket) -> _Command:
+    """Fork the command's process; whether it could be executed shows on the exec pipe."""
+    output_fd, output_write = os.pipe2(os.O_CLOEXEC)
+    exec_fd, exec_write = os.pipe2(os.O_CLOEXEC)
+    keeper = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        become_command(keeper, commands.fileno(), output_write, exec_write)
+    os.close(output_write)
+    os.close(exec_write)
+    commands.close()
+    os.set_blocking(output_fd, False)
+    return _Command(pid, output_fd, exec_fd)
+
+
+def _wait_for_order(
+    orders: socket.socket, wake_fd: int, asked: list[int]
+) -> tuple[dict[str, Any], list[int]] | None:
+    """None when the server went away, or asks us to go and has sent none."""
+    poll = select.poll()
+    poll.register(orders, select.POLLIN)
+    poll.register(wake_fd, select.POLLIN)
+    while not asked:
+        for fd, _ in poll.poll():
+            if fd != wake_fd:
+                return take(orders)
+            os.read(wake_fd, 512)
+    return take(orders, socket.MSG_DONTWAIT)
+
+
+def _end_all() -> None:
+    """Nobody will tell us what our child is: it may be the command by now, with a tree."""
+    while True:
+        signal_descendants(os.getpid(), signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        sleep(KILL_AGAIN_S)
 
 
 def _boottime_s() -> float:
@@ -88,13 +146,19 @@ class _Run:
     """State of one kept run; the poll loop owns it."""
 
     def __init__(
-        self, control: socket.socket, order: dict[str, Any], decoder: Decoder, wake_fd: int
+        self,
+        control: socket.socket,
+        order: dict[str, Any],
+        command: _Command,
+        wake_fd: int,
+        asked: list[int],
     ) -> None:
         self._control = control
-        self._order = order
         self._wake_fd = wake_fd
+        self._asked = asked
         self._log = BoundedLog(order["log_path"], order["head_bytes"], order["tail_bytes"])
-        self._decoder = decoder
+        self._decoder = Decoder()
+        self._decoder.feed(order["rest"].encode("latin-1"))
         self._poll = select.poll()
         self._outgoing = b""
         self._hung_up = False
@@ -105,43 +169,26 @@ class _Run:
         self._grace_s: float = order["grace_s"]
         self._escalate_at: float | None = None
         self._kill_again_s = KILL_AGAIN_S
-        self._abandoned = False
 
-        self._pid = 0
+        self._pid = command.pid
         self._status: int | None = None
         self._gone = False
-        self._started_at = monotonic()
+        self._started_at: float = order["at"]
         self._duration_s = 0.0
         timeout_s = order.get("timeout_s")
         self._timeout_at = None if timeout_s is None else self._started_at + timeout_s
         self._silence_s: float | None = order.get("silence_s") or None
-        self._output_at = self._started_at
+        self._output_at: float = self._started_at
         hold_s: float | None = order.get("hold_s")
         self._unheld_at = None if hold_s is None else _boottime_s() + hold_s
         self._most_output: int | None = order.get("output_bytes")
-        self._output_fd = -1
-        self._exec_fd = -1
+        self._output_fd = command.output_fd
+        self._exec_fd = command.exec_fd
         self._reported_at = self._started_at
         self._unreported = False
-
-    def start(self, fds: list[int]) -> None:
-        """Fork the command; whether it could be executed shows on the exec pipe."""
-        self._output_fd, output_write = os.pipe2(os.O_CLOEXEC)
-        self._exec_fd, exec_write = os.pipe2(os.O_CLOEXEC)
-        keeper = os.getpid()
-        self._pid = os.fork()
-        if self._pid == 0:
-            become_command(self._order, keeper, output_write, exec_write, fds)
-        for fd in (output_write, exec_write, *fds):
-            os.close(fd)
-        os.set_blocking(self._output_fd, False)
-        self._control.setblocking(False)
-        for fd in (self._control.fileno(), self._wake_fd, self._output_fd, self._exec_fd):
+        control.setblocking(False)
+        for fd in (control.fileno(), wake_fd, self._output_fd, self._exec_fd):
             self._poll.register(fd, select.POLLIN)
-
-    def abandon(self) -> None:
-        """Signal handler: only notes it, the loop acts."""
-        self._abandoned = True
 
     def loop(self) -> None:
         """Until no descendant is left."""
@@ -155,7 +202,7 @@ class _Run:
                     self._executed()
                 else:
                     self._listen()
-            if self._abandoned:
+            if self._asked:
                 self._kill_now("orphaned")
             if self._unheld_at is not None and _boottime_s() >= self._unheld_at:
                 self._kill_now("unheld")

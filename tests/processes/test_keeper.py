@@ -20,6 +20,7 @@ from process_world import (
     Process,
     bystander,
     keeper_server,
+    keepers_at,
     script,
     shape_request,
     sleeper_of,
@@ -39,7 +40,6 @@ from novawf.processes.keeper import (
 )
 from novawf.processes.output import read_since
 from novawf.processes.remains import nothing_left
-from novawf.processes.tree import children
 from novawf.processes.wire import encode
 
 
@@ -74,7 +74,7 @@ async def none_left(server: KeeperServerProcess, client: KeeperClient, *gone: Pr
     """The drain confirms, the kernel agrees, no zombie."""
     assert await client.drain("torch:1", 5)
     assert [process for process in gone if process.runs()] == []
-    assert children(server.pid) == []
+    assert keepers_at(server) == []
     assert zombies_of(server.pid) == []
 
 
@@ -119,7 +119,7 @@ class TestNothingIsLeft:
     async def test_when_the_keeper_server_is_killed(self, shape, server, client, tmp_path):
         kept = await client.spawn(shape_request(tmp_path, shape, "sleep 600"))
         left = sleeper_of(tmp_path / "pids")
-        [keeper] = map(Process.of, children(server.pid))
+        [keeper] = map(Process.of, keepers_at(server))
         os.kill(server.pid, signal.SIGKILL)
         report = await kept.wait()
         assert report.reason == "orphaned"
@@ -138,7 +138,7 @@ class TestNothingIsLeft:
     async def test_when_the_keeper_itself_is_killed(self, shape, server, client, tmp_path):
         kept = await client.spawn(shape_request(tmp_path, shape, "sleep 600"))
         left, command = sleeper_of(tmp_path / "pids"), Process.of(kept.pid)
-        [keeper] = children(server.pid)
+        [keeper] = keepers_at(server)
         os.kill(keeper, signal.SIGKILL)
         with pytest.raises(ExecutorLost, match="keeper went away"):
             await kept.wait()

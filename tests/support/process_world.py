@@ -75,6 +75,26 @@ def zombies_of(pid: int) -> list[int]:
     return [child for child in children(pid) if (s := process_stat(child)) and s[0] == "Z"]
 
 
+def waiting_at(server: KeeperServerProcess) -> list[int]:
+    """Its keepers that were forked ahead and have no order yet."""
+    return [child for child in children(server.pid) if _name(child) in _WAITING]
+
+
+def keepers_at(server: KeeperServerProcess) -> list[int]:
+    """Its keepers that have one, and whatever else is below it."""
+    return [child for child in children(server.pid) if _name(child) not in _WAITING]
+
+
+_WAITING = ("novawf-waiting", "novawf-keepers")  # the second is what a fork is called at first
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 @contextlib.contextmanager
 def keeper_server(run_dir: Path) -> Iterator[KeeperServerProcess]:
     """A keeper server for one test; gone afterwards, whatever the test did to it."""
