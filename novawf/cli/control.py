@@ -10,7 +10,7 @@ import typer
 
 from novawf import ids
 from novawf.cli.command import Invocation, command
-from novawf.clock import iso
+from novawf.clock import iso, monotonic_s
 from novawf.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
         "stop-all",
         'novawf stop-all --reason "API key leaked"',
         "novawf stop-all --reason drill --json | jq .acknowledged_at",
+        "novawf stop-all --reason maintenance --drain --wait",
     )(stop_all)
     command(app, "clear-stop", "novawf clear-stop")(clear_stop)
     command(app, "pause", "novawf pause torch", "novawf pause  # the whole fleet")(pause)
@@ -37,17 +38,50 @@ def register(app: typer.Typer) -> None:
 async def stop_all(
     call: Invocation,
     reason: Annotated[str, typer.Option(help="Why; shown wherever work waits for the stop.")],
-) -> None:
-    """Emergency stop: from `acknowledged_at` (unix seconds) on no task starts, work is ended."""
+    drain: Annotated[bool, typer.Option("--drain", help="Let running work finish.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until nothing runs any more.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.0, help="With --wait: at most so many seconds.")
+    ] = None,
+) -> int:
+    """Emergency stop: from `acknowledged_at` (unix seconds) on no task starts, work is ended.
+
+    A later stop without --drain ends what an earlier one lets finish. With --wait, exit 1 when
+    something still runs after --timeout.
+    """
     if not reason.strip():
         raise UserError("--reason: is empty: say why, for whoever finds the fleet stopped")
+    if timeout is not None and not wait:
+        raise UserError("--timeout: is for --wait: without it nothing is waited for")
+    began_s, code = monotonic_s(), 0
     async with call.fleet() as fleet:
-        at_s = await fleet.stop_all(" ".join(reason.split()), by=who())
-    call.out.show(
-        {"acknowledged_at": at_s},
-        f"acknowledged_at {at_s:.3f} ({iso(at_s)})",
-        "`novawf clear-stop` lets the fleet go on",
-    )
+        stop = await fleet.emergency_stop(" ".join(reason.split()), who(), drain)
+        said = stop.acknowledged
+        document = {
+            "acknowledged_at": said.at_s,
+            "drains": stop.shut.drains,
+            "silent": list(said.silent),
+        }
+        lines = [f"acknowledged_at {said.at_s:.3f} ({iso(said.at_s)})"]
+        if said.silent:
+            lines.append(
+                f"{', '.join(said.silent)} did not answer; what was claimed there can begin no "
+                "more, as its time to begin is over"
+            )
+        if wait:
+            idle = await fleet.nothing_runs(timeout)
+            took_s = monotonic_s() - began_s
+            document |= {"idle": idle, "waited_s": round(took_s, 3)}
+            lines.append(
+                f"nothing runs any more, after {took_s:.1f} s"
+                if idle
+                else f"work still runs after {took_s:.1f} s: `novawf tasks --status in_progress`"
+            )
+            if not idle:
+                code = 1
+    lines.append("`novawf clear-stop` lets the fleet go on")
+    call.out.show(document, *lines)
+    return code
 
 
 async def clear_stop(call: Invocation) -> None:

@@ -26,7 +26,7 @@ import socket
 # Fleet time is of no use here, and novawf.clock would cost each keeper 2 MB of imports.
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic  # noqa: TID251
 
-from novawf.processes.becoming import become_command
+from novawf.processes.becoming import LATE, become_command
 from novawf.processes.output import BoundedLog
 from novawf.processes.tree import (
     PR_SET_NAME,
@@ -73,9 +73,10 @@ def keep(
     os.setsid()
     become_subreaper()
     prctl(PR_SET_NAME, b"novawf-keeper")
-    run.start(fds)
-    run.obey(early)
-    run.loop()
+    if run.may_start(early):
+        run.start(fds)
+        run.obey(early)
+        run.loop()
     run.finish()
 
 
@@ -123,6 +124,17 @@ class _Run:
         self._exec_fd = -1
         self._reported_at = self._started_at
         self._unreported = False
+
+    def may_start(self, early: list[dict[str, Any]]) -> bool:
+        """Whether its time to begin is not over, and nobody called it off; else it is `late`."""
+        start_by_s: float | None = self._order.get("start_by_s")
+        called_off = any(message.get("op") == "kill" for message in early)
+        if not called_off and (start_by_s is None or _boottime_s() <= start_by_s):
+            return True
+        self._reason, self._error = "late", ""
+        self._control.setblocking(False)
+        self._poll.register(self._control, select.POLLIN)
+        return False
 
     def start(self, fds: list[int]) -> None:
         """Fork the command; whether it could be executed shows on the exec pipe."""
@@ -242,7 +254,9 @@ class _Run:
         self._poll.unregister(self._exec_fd)
         os.close(self._exec_fd)
         self._exec_fd = -1
-        if failure:
+        if failure == LATE:
+            self._reason = "late"
+        elif failure:
             self._reason, self._error = "exec_failed", failure.decode("utf-8", "replace")
         else:
             self._send({"started": self._pid})
@@ -279,7 +293,8 @@ class _Run:
     def _end(self, reason: str, grace_s: float) -> None:
         """Begin to end the tree: SIGINT, then SIGTERM, then SIGKILL, `grace_s` apart."""
         now = monotonic()
-        self._grace_s = grace_s
+        # Who wants it gone soon is not overruled by who has more patience.
+        self._grace_s = grace_s if self._stage == RUNNING else min(self._grace_s, grace_s)
         if self._stage == RUNNING and self._status is None:
             self._reason = reason
             if grace_s > 0:

@@ -61,6 +61,7 @@ LIMIT_COUNTS = "novawf:limits:counts"
 # -- safety ---------------------------------------------------------------------------------------
 SAFETY_EVENTS = "novawf:safety:events"
 SAFETY_STATE = "novawf:safety:state"
+STOP_WORDS = "novawf:stop:words"
 
 # -- streams of the protocol (spec §2) ------------------------------------------------------------
 WORK_QUEUE = "nova.work.queue"
@@ -196,6 +197,7 @@ SCHEMA: tuple[Key, ...] = (
     Key(LIMIT_COUNTS, "hash", "none", "requests by outcome"),
     Key(SAFETY_EVENTS, "stream", "none", "violations, for the mechanisms to judge; bounded"),
     Key(SAFETY_STATE, "hash", "none", "safety mechanism → what it remembers (JSON)"),
+    Key(STOP_WORDS, "stream", "none", "Novas' acknowledgements of emergency stops; bounded"),
     Key("workflow:state:{nova}", "hash", "3600 s, settable", "the Nova's workflow state"),
     Key("novawf:wake:{nova}", "list", "none", "tokens that wake this Nova; at most 64"),
     Key("novawf:inbox:{nova}", "list", "none", "orders to this Nova's process; at most 256"),

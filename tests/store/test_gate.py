@@ -112,7 +112,7 @@ async def test_a_repeated_stop_keeps_the_first_ones_data(gate: Gate, clock: Manu
 async def test_a_stop_tells_every_nova_in_its_inbox(gate: Gate, redis: Redis) -> None:
     await gate.stop("runaway spend", "ada")
     for nova in ("torch", "echo"):
-        assert await redis.lrange(keys.inbox(nova), 0, -1) == ['{"op":"stop"}']
+        assert await redis.lrange(keys.inbox(nova), 0, -1) == ['{"op":"stop","n":1,"drains":false}']
 
 
 async def test_an_inbox_nobody_reads_stays_bounded(gate: Gate, redis: Redis) -> None:

@@ -5,7 +5,8 @@
 -- Repeat: changes nothing in the gate; a waker too many costs one empty claim.
 local cleared = redis.call('HGET', KEYS[1], 'stop') == '1'
 if cleared then
-  redis.call('HDEL', KEYS[1], 'stop', 'stop_at', 'stop_wall', 'stop_reason', 'stop_by')
+  redis.call('HDEL', KEYS[1], 'stop', 'stop_at', 'stop_wall', 'stop_reason', 'stop_by',
+    'stop_number', 'stop_drains')
   redis.call('HSET', KEYS[1], 'cleared_at', ARGV[1], 'cleared_by', ARGV[2])
   redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 end
