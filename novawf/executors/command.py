@@ -33,7 +33,7 @@ class CommandExecutor:
         """See `Executor.run`."""
         if cancel.is_set():
             return Outcome(ok=False, cause="cancelled", error="cancelled before it began")
-        if not work.start.is_open:
+        if not work.start.hand_over():
             return NOT_BEGUN
 
         def sent(kept: Kept) -> None:

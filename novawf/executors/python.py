@@ -67,9 +67,10 @@ class PythonExecutor:
             return Outcome(ok=False, cause="failed", error=f"args: not JSON: {error}")
         try:
             worker = self._worker
+            work.start.withhold()
             if worker is None or worker.lost or worker.stamp != work.stamp:
                 worker = await self._start(work)
-            if cancel.is_set() or not work.start.is_open:
+            if cancel.is_set() or not work.start.hand_over():
                 return NOT_BEGUN
             return await self._run_in(worker, work, frame, report, cancel)
         except ExecutorAway as error:

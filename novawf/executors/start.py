@@ -28,7 +28,7 @@ of an interpreter, on a busy machine. An interpreter alone takes 15 ms when it i
 class Start:
     """Made for each piece of work. Only the event loop's thread may use it."""
 
-    __slots__ = ("_began", "_end", "_grace_s", "_told", "by_s", "is_over", "revoked")
+    __slots__ = ("_began", "_end", "_grace_s", "_told", "_withheld", "by_s", "is_over", "revoked")
 
     def __init__(self, by_s: float = math.inf) -> None:
         """It may begin until `by_s` on this machine's CLOCK_BOOTTIME, which never jumps."""
@@ -40,12 +40,22 @@ class Start:
         self._began: Callable[[], float | None] | None = None
         self._end: Callable[[float], None] | None = None
         self._grace_s: float | None = None
+        self._withheld = False
         self._told: list[Callable[[], None]] = []
 
     @property
     def is_open(self) -> bool:
         """Whether the work may be handed over now."""
         return not self.revoked and boottime_s() <= self.by_s
+
+    def withhold(self) -> None:
+        """The executor has something else to do first, and looks again by `hand_over`."""
+        self._withheld = True
+
+    def hand_over(self) -> bool:
+        """Whether the work may be handed over; then that must be done at once."""
+        self._withheld = not self.is_open
+        return not self._withheld
 
     def handed_over(self, end: Callable[[float], None], began: Callable[[], float | None]) -> None:
         """It is on its way, or runs: how to end its tree (with the grace between two signals, s; 0
@@ -82,7 +92,7 @@ class Start:
 
     def settles_in_s(self) -> float:
         """How long until its first line cannot come any more: it has been, or never will be."""
-        if self.is_over:
+        if self.is_over or (self.revoked and self._withheld):
             return 0.0
         began_s = self._began() if self._began is not None else None
         if began_s is not None:

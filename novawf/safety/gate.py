@@ -183,8 +183,11 @@ class Gate:
         """End the emergency stop and wake everybody; False when there was none."""
         with translate_errors(self._store):
             wakes = await self._fleet_wakes()
+            inboxes = [keys.inbox(nova) for nova in await self._novas()]
             cleared = await _CLEAR_STOP(
-                self._redis, [keys.GATE, *wakes], [self._clock.now_ms(), by]
+                self._redis,
+                [keys.GATE, *wakes, *inboxes],
+                [self._clock.now_ms(), by, len(wakes)],
             )
         return bool(cleared)
 

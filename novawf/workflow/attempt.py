@@ -329,10 +329,8 @@ class AttemptRunner:
             start=attempt.start,
         )
         said = await self._execute("python" if is_callable else "command", work, attempt)
-        if said.cause in (
-            "away",
-            "late",
-        ):  # the work was done: to do it again is for its retries to decide
+        if said.cause in ("away", "late"):
+            # The work was done: to do it again is for its retries to decide.
             said = replace(said, cause="lost")
         if said.ok and said.results is False:
             said = replace(said, ok=False, cause="failed", error="it answered False")

@@ -246,6 +246,7 @@ class NovaRuntime:
         """
         self.steps.draining = True
         self.steps.interrupt.set()
+        self.steps.look.set()
         if self._hand_back is not None:
             self._hand_back.cancel()
         loop = asyncio.get_running_loop()
@@ -309,6 +310,7 @@ class NovaRuntime:
         self._interrupt("lost")
         self.steps.draining = True
         self.steps.interrupt.set()
+        self.steps.look.set()
 
     def _obey(self, order: Mapping[str, Any]) -> None:
         """One order from the inbox."""
@@ -317,6 +319,8 @@ class NovaRuntime:
             self.steps.in_hand.cancel(order["task"], str(order["epoch"]))
         elif op == "stop":
             self.stopping.order(order)
+        elif op == "look":
+            self.steps.look.set()
         elif op == "ping":
             pass  # that it was taken is the answer
         else:

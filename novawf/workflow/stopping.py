@@ -33,6 +33,9 @@ GRACE_S = 3.0
 """Most between the three signals that end running work: it is gone within 10 s, whatever grace the
 executors give otherwise."""
 
+BEAR_S = 0.01
+"""What has only just begun may end by itself for so long; then it is killed outright."""
+
 WORDS_KEPT = 1024
 """Acknowledgements that the store keeps: of one stop, and of more Novas than there are."""
 
@@ -87,10 +90,15 @@ class Stopping:
             return
         again = attempt.interruption == "stopped"
         attempt.interrupt("stopped")
-        if not again:
-            # Grace for what has only just begun would let its first lines come after the
-            # acknowledgement; and so little has been done of it.
-            start.end(GRACE_S if start.settles_in_s() <= 0 else 0)
+        if again:
+            return
+        if start.settles_in_s() <= 0:
+            start.end(GRACE_S)
+            return
+        # Grace for what has only just begun would let its first lines come after the
+        # acknowledgement. What ends by itself in a moment is not worth a worker's life.
+        start.revoke()
+        asyncio.get_running_loop().call_later(BEAR_S, start.end, 0.0)
 
     def close(self) -> None:
         """Say nothing more."""
