@@ -182,6 +182,7 @@ def test_a_stop_that_drains_lets_work_finish_and_a_plain_one_ends_the_rest(
     assert stoppable.ended(late)["status"] == "completed"
 
 
+@pytest.mark.timeout(300)
 def test_a_stop_outlives_everything_but_its_clearing(tmp_path: Path) -> None:
     """Each process of the fleet is killed in turn, and the supervisor last."""
     home, log = tmp_path / "home", tmp_path / "starts"

@@ -1,11 +1,12 @@
 """Work that notes when its first line runs: wall time in µs, one line a start."""
 
 import time
+from pathlib import Path
 
 
 def note(ctx, log):
     now = time.time()
-    with open(log, "a") as file:
+    with Path(log).open("a") as file:
         file.write(f"{now:.6f} {ctx.task_id}\n")
 
 
