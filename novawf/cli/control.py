@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +17,9 @@ from novawf.errors import UserError
 
 if TYPE_CHECKING:
     from novawf.client import Fleet
+
+_END_S = 5.0
+"""Longest wait for the end of what a silent Nova runs."""
 
 _NovaName = Annotated[
     str | None, typer.Argument(metavar="[NOVA]", help="Name of a Nova; without it, the fleet.")
@@ -57,6 +62,8 @@ async def stop_all(
     async with call.fleet() as fleet:
         stop = await fleet.emergency_stop(" ".join(reason.split()), who(), drain)
         said = stop.acknowledged
+        if not stop.shut.drains and said.stamps:
+            await _end_of_silent(fleet, said.stamps)
         document = {
             "acknowledged_at": said.at_s,
             "drains": stop.shut.drains,
@@ -82,6 +89,22 @@ async def stop_all(
     lines.append("`novawf clear-stop` lets the fleet go on")
     call.out.show(document, *lines)
     return code
+
+
+async def _end_of_silent(fleet: Fleet, stamps: Iterable[str]) -> None:
+    """End what Novas run that do not answer: they do not hear that they should. Where the keepers
+    are not this machine's, it ends with its lease."""
+    from novawf.errors import ExecutorLost  # noqa: PLC0415 - see the package's docstring
+    from novawf.processes.home import read_fleet_file  # noqa: PLC0415
+    from novawf.processes.keeper import KeeperClient  # noqa: PLC0415
+
+    document = read_fleet_file(fleet.home)
+    if document is None or document.get("store_url") != fleet.address.redacted():
+        return  # those are another fleet's keepers, which may know the same stamps
+    keepers = KeeperClient(fleet.home / "run" / "keeper.sock")
+    for stamp in stamps:
+        with contextlib.suppress(ExecutorLost):
+            await keepers.end(stamp, _END_S)
 
 
 async def clear_stop(call: Invocation) -> None:

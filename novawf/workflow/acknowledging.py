@@ -52,6 +52,8 @@ class Acknowledged:
     spoke: tuple[str, ...]
     silent: tuple[str, ...]
     """Novas that did not acknowledge; time did it for them."""
+    stamps: tuple[str, ...] = ()
+    """Of what the silent ones have started: keepers know it by these."""
 
 
 def who_must_speak(
@@ -117,11 +119,13 @@ async def acknowledged(redis: Redis, clock: Clock, shut: Shut) -> Acknowledged:
         rest_s = began_s + limit_s - monotonic_s()
     if rest_s > 0:
         await asyncio.sleep(min(rest_s, limit_s))
+    silent = sorted((awaited or {}).keys() - spoke)
     return Acknowledged(
         at_s=clock.wall_s(),
         waited_s=monotonic_s() - began_s,
         spoke=tuple(sorted(spoke)),
-        silent=tuple(sorted((awaited or {}).keys() - spoke)),
+        silent=tuple(silent),
+        stamps=tuple(f"{name}:{(awaited or {})[name]}" for name in silent),
     )
 
 

@@ -153,6 +153,24 @@ def test_what_runs_is_gone_within_ten_seconds_and_may_run_again(
     stoppable.ask(lambda fleet: fleet.cancel(task))
 
 
+def test_what_a_nova_runs_that_cannot_hear_is_ended_too(stoppable: FleetProcess, log: Path) -> None:
+    """It was stopped by a signal; its command is gone when `stop-all` returns."""
+    wait_until(lambda: all(nova["listening"] for nova in stoppable.status()["novas"]), 60)
+    task = stoppable.submit(argv=["bash", "-c", 'echo $$ > "$0"; sleep 300', str(log)], nova="echo")
+    wait_until(lambda: log.read_text().strip(), 30)
+    command, nova = psutil.Process(int(log.read_text())), stoppable.nova("echo")["pid"]
+    os.kill(nova, signal.SIGSTOP)
+    try:
+        said = stoppable.json("stop-all", "--reason", "drill")
+        assert said["silent"] == ["echo"]
+        assert not command.is_running()
+    finally:
+        os.kill(nova, signal.SIGCONT)
+    wait_until(lambda: stoppable.task(task)["status"] == "pending", 30)
+    stoppable.ask(lambda fleet: fleet.cancel(task))
+    log.write_text("")
+
+
 def test_a_stop_that_drains_lets_work_finish_and_a_plain_one_ends_the_rest(
     stoppable: FleetProcess, log: Path
 ) -> None:

@@ -27,6 +27,7 @@ from tests.bench import (
     quarantine,
     recovery,
     soak,
+    stop,
     throughput,
     update,
     wake,
@@ -50,6 +51,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "quarantine": quarantine,
     "soak": soak,
     "keeper": keeper,
+    "stop": stop,
 }
 
 
