@@ -69,6 +69,11 @@ def boottime_ms() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
+def boottime_s() -> float:
+    """Seconds since this machine booted, suspend included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def wall_offset_ms() -> int:
     """Unix time minus boot time, now, in milliseconds."""
     return int(time.time() * 1000) - boottime_ms()

@@ -71,7 +71,7 @@ async def status(
         records, beats, moment.now_ms, _skew_s(moment), evidence.gate.paused_novas, lease_ms(said)
     )
     return {
-        "fleet": _fleet(said, evidence.gate, moment.now_ms)
+        "fleet": _fleet(said, evidence, moment.now_ms)
         | {"why": explain_fleet(evidence, moment).short()},
         "novas": [row | {"why": _why(row["id"], evidence, moment)} for row in rows],
         "actors": [
@@ -216,10 +216,16 @@ def _skew_s(moment: Moment) -> float:
     return moment.wall_s - moment.now_ms / 1000
 
 
-def _fleet(said: dict[str, Any], gate: GateView, now_ms: int) -> dict[str, Any]:
-    stop = None
+def _fleet(said: dict[str, Any], evidence: FleetEvidence, now_ms: int) -> dict[str, Any]:
+    gate, stop = evidence.gate, None
     if gate.stopped:
-        stop = {"reason": gate.stop_reason, "by": gate.stop_by, "at": iso(gate.stop_wall_s)}
+        stop = {
+            "reason": gate.stop_reason,
+            "by": gate.stop_by,
+            "at": iso(gate.stop_wall_s),
+            "drains": gate.stop_drains,
+            "running": evidence.counts["in_progress"],
+        }
     return {
         "state": said.get("state", "unknown"),
         "started_at": said.get("started_at"),

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from novawf import ids
 from novawf.cli.command import Invocation, command
-from novawf.clock import iso
+from novawf.clock import iso, monotonic_s
 from novawf.errors import UserError
 
 if TYPE_CHECKING:
     from novawf.client import Fleet
+
+_END_S = 5.0
+"""Longest wait for the end of what a silent Nova runs."""
 
 _NovaName = Annotated[
     str | None, typer.Argument(metavar="[NOVA]", help="Name of a Nova; without it, the fleet.")
@@ -28,6 +33,7 @@ def register(app: typer.Typer) -> None:
         "stop-all",
         'novawf stop-all --reason "API key leaked"',
         "novawf stop-all --reason drill --json | jq .acknowledged_at",
+        "novawf stop-all --reason maintenance --drain --wait",
     )(stop_all)
     command(app, "clear-stop", "novawf clear-stop")(clear_stop)
     command(app, "pause", "novawf pause torch", "novawf pause  # the whole fleet")(pause)
@@ -37,17 +43,68 @@ def register(app: typer.Typer) -> None:
 async def stop_all(
     call: Invocation,
     reason: Annotated[str, typer.Option(help="Why; shown wherever work waits for the stop.")],
-) -> None:
-    """Emergency stop: from `acknowledged_at` (unix seconds) on no task starts, work is ended."""
+    drain: Annotated[bool, typer.Option("--drain", help="Let running work finish.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until nothing runs any more.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.0, help="With --wait: at most so many seconds.")
+    ] = None,
+) -> int:
+    """Emergency stop: from `acknowledged_at` (unix seconds) on no task starts, work is ended.
+
+    A later stop without --drain ends what an earlier one lets finish. With --wait, exit 1 when
+    something still runs after --timeout.
+    """
     if not reason.strip():
         raise UserError("--reason: is empty: say why, for whoever finds the fleet stopped")
+    if timeout is not None and not wait:
+        raise UserError("--timeout: is for --wait: without it nothing is waited for")
+    began_s, code = monotonic_s(), 0
     async with call.fleet() as fleet:
-        at_s = await fleet.stop_all(" ".join(reason.split()), by=who())
-    call.out.show(
-        {"acknowledged_at": at_s},
-        f"acknowledged_at {at_s:.3f} ({iso(at_s)})",
-        "`novawf clear-stop` lets the fleet go on",
-    )
+        stop = await fleet.emergency_stop(" ".join(reason.split()), who(), drain)
+        said = stop.acknowledged
+        if not stop.shut.drains and said.stamps:
+            await _end_of_silent(fleet, said.stamps)
+        document = {
+            "acknowledged_at": said.at_s,
+            "drains": stop.shut.drains,
+            "silent": list(said.silent),
+        }
+        lines = [f"acknowledged_at {said.at_s:.3f} ({iso(said.at_s)})"]
+        if said.silent:
+            lines.append(
+                f"{', '.join(said.silent)} did not answer; what was claimed there can begin no "
+                "more, as its time to begin is over"
+            )
+        if wait:
+            idle = await fleet.nothing_runs(timeout)
+            took_s = monotonic_s() - began_s
+            document |= {"idle": idle, "waited_s": round(took_s, 3)}
+            lines.append(
+                f"nothing runs any more, after {took_s:.1f} s"
+                if idle
+                else f"work still runs after {took_s:.1f} s: `novawf tasks --status in_progress`"
+            )
+            if not idle:
+                code = 1
+    lines.append("`novawf clear-stop` lets the fleet go on")
+    call.out.show(document, *lines)
+    return code
+
+
+async def _end_of_silent(fleet: Fleet, stamps: Iterable[str]) -> None:
+    """End what Novas run that do not answer: they do not hear that they should. Where the keepers
+    are not this machine's, it ends with its lease."""
+    from novawf.errors import ExecutorLost  # noqa: PLC0415 - see the package's docstring
+    from novawf.processes.home import read_fleet_file  # noqa: PLC0415
+    from novawf.processes.keeper import KeeperClient  # noqa: PLC0415
+
+    document = read_fleet_file(fleet.home)
+    if document is None or document.get("store_url") != fleet.address.redacted():
+        return  # those are another fleet's keepers, which may know the same stamps
+    keepers = KeeperClient(fleet.home / "run" / "keeper.sock")
+    for stamp in stamps:
+        with contextlib.suppress(ExecutorLost):
+            await keepers.end(stamp, _END_S)
 
 
 async def clear_stop(call: Invocation) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+
+from novawf.executors.start import Start
 
 Cause = Literal[
     "", "failed", "timeout", "deadline", "hung", "limit", "cancelled", "crash", "not_found",
-    "not_accepted", "lost", "away",
+    "not_accepted", "lost", "away", "late",
 ]  # fmt: skip
 """Why work did not succeed; empty when it did.
 
@@ -29,6 +31,7 @@ Cause = Literal[
 * ``not_accepted``: it did its work, and the acceptance check said no.
 * ``lost``: the keeper went away (its tree with it); nothing is known about how far it came.
 * ``away``: there was nobody to start it; it was not begun.
+* ``late``: its time to begin was over, or it was called off; it was not begun (`start.Start`).
 """
 
 STDOUT_TAIL_BYTES = 8192
@@ -54,6 +57,8 @@ class Work:
     cwd: str | None = None
     env: Mapping[str, str] | None = None
     timeout_s: float | None = None
+    start: Start = field(default_factory=Start, compare=False)
+    """Until when it may begin. An executor looks at it last of all, where the work is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,9 @@ class Outcome:
     stdout_tail: str = ""
     duration_s: float = 0.0
     output_bytes: int = 0
+
+
+NOT_BEGUN = Outcome(ok=False, cause="late", error="its time to begin was over; not begun")
 
 
 class Report(Protocol):

@@ -6,11 +6,12 @@ Not here: how trees are ended and output is kept (`novawf.processes.keeping`).
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 from collections.abc import Mapping
 
 from novawf.errors import ExecutorAway, ExecutorLost
-from novawf.executors.base import Cause, Outcome, Report, Work
+from novawf.executors.base import NOT_BEGUN, Cause, Outcome, Report, Work
 from novawf.executors.config import ExecutorSettings
 from novawf.executors.environment import base_environment
 from novawf.processes.keeper import ExitReport, KeeperClient, Kept, Reason, SpawnRequest
@@ -32,8 +33,17 @@ class CommandExecutor:
         """See `Executor.run`."""
         if cancel.is_set():
             return Outcome(ok=False, cause="cancelled", error="cancelled before it began")
+        if not work.start.hand_over():
+            return NOT_BEGUN
+
+        def sent(kept: Kept) -> None:
+            most_s = self._settings.grace_s
+            work.start.handed_over(
+                lambda grace_s: kept.kill(min(grace_s, most_s)), lambda: kept.started_s
+            )
+
         try:
-            kept = await self._keeper.spawn(self._request(work), report.alive)
+            kept = await self._keeper.spawn(self._request(work), report.alive, sent)
             ended = await until_end(kept, cancel, self._settings.grace_s)
         except ExecutorAway as error:
             return Outcome(ok=False, cause="away", error=str(error))
@@ -60,6 +70,7 @@ class CommandExecutor:
             label=work.task_id,
             log_path=work.log_path,
             cwd=work.cwd,
+            start_by_s=None if math.isinf(work.start.by_s) else work.start.by_s,
             timeout_s=work.timeout_s,
             silence_s=self._settings.silence_s or None,
             output_bytes=None if limits.output_mb is None else limits.output_mb << 20,
@@ -96,7 +107,7 @@ def outcome_of(ended: ExitReport, timeout_s: float | None, settings: ExecutorSet
         ok=not cause,
         cause=cause,
         error=error,
-        exit_code=None if ended.reason == "exec_failed" else ended.exit_code,
+        exit_code=None if ended.reason in ("exec_failed", "late") else ended.exit_code,
         signal=ended.signal,
         stdout_tail=ended.tail,
         duration_s=ended.duration_s,
@@ -127,6 +138,7 @@ def _verdict(
         "output": ("limit", f"wrote more than {settings.limits.output_mb} MB and was ended"),
         "cancelled": ("cancelled", "cancelled and ended"),
         "exec_failed": ("not_found", f"cannot start {ended.error}"),
+        "late": (NOT_BEGUN.cause, NOT_BEGUN.error),
         "unheld": ("lost", "its Nova could not renew its lease in time, and it was ended"),
         "orphaned": ("lost", "the keeper server went away, and the command with it"),
     }

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from novawf.clock import monotonic_s
-from novawf.executors.base import Outcome, Report, Work
+from novawf.executors.base import NOT_BEGUN, Outcome, Report, Work
 
 Job = Callable[[tuple[Any, ...]], Awaitable[dict[str, Any]]]
 """Takes the task's `args`; answers its result."""
@@ -41,7 +41,19 @@ class MaintenanceExecutor:
             return Outcome(ok=False, cause="cancelled", error="cancelled before it began")
         limit_s = min(self._limit_s, work.timeout_s or self._limit_s)
         started_s = monotonic_s()
-        outcome = await _within(job(work.args), cancel, limit_s)
+        start = work.start
+        begun_s: list[float] = []
+
+        async def begin() -> dict[str, Any]:
+            if not start.is_open:  # this process may have been stopped in between
+                return {}
+            begun_s.append(monotonic_s())
+            return await job(work.args)
+
+        start.handed_over(lambda _: cancel.set(), lambda: begun_s[0] if begun_s else None)
+        outcome = await _within(begin(), cancel, limit_s)
+        if not begun_s:
+            return NOT_BEGUN
         return Outcome(
             ok=outcome.ok,
             cause=outcome.cause,

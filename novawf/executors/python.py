@@ -1,5 +1,8 @@
 """Runs Python callables in one warm worker process, under a keeper; never in the Nova itself.
 
+When a job began, its Nova reads in memory that both share: a frame would cost each job a system
+call, and only a stop wants to know.
+
 The hot path (`PythonExecutor.run` with a warm worker) is one frame out and one frame in: no task,
 no stream, no timer unless the job outlives `WATCH_AFTER_S`. Not here: what happens inside the
 worker (`python_worker`).
@@ -10,6 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
+import mmap
+import os
 import socket
 import sys
 from collections.abc import Mapping
@@ -18,12 +24,16 @@ from typing import Any, cast
 
 from novawf.clock import monotonic_s
 from novawf.errors import ExecutorAway, ExecutorLost
-from novawf.executors.base import STDOUT_TAIL_BYTES, Cause, Outcome, Report, Work
+from novawf.executors.base import NOT_BEGUN, STDOUT_TAIL_BYTES, Cause, Outcome, Report, Work
 from novawf.executors.command import signal_name
 from novawf.executors.config import ExecutorSettings
 from novawf.executors.environment import base_environment
+from novawf.executors.start import Start
 from novawf.processes.keeper import BOOT, KeeperClient, Kept, SpawnRequest
 from novawf.processes.wire import Decoder, FrameError, encode
+
+BEGAN_BYTES = 8
+"""Of memory shared with the worker: when its job began, CLOCK_MONOTONIC in ns."""
 
 WATCH_AFTER_S = 0.02
 """A job that takes longer is watched for its cancel event and its time-out."""
@@ -57,8 +67,11 @@ class PythonExecutor:
             return Outcome(ok=False, cause="failed", error=f"args: not JSON: {error}")
         try:
             worker = self._worker
+            work.start.withhold()
             if worker is None or worker.lost or worker.stamp != work.stamp:
                 worker = await self._start(work)
+            if cancel.is_set() or not work.start.hand_over():
+                return NOT_BEGUN
             return await self._run_in(worker, work, frame, report, cancel)
         except ExecutorAway as error:
             return Outcome(ok=False, cause="away", error=str(error))
@@ -79,6 +92,7 @@ class PythonExecutor:
         loop = asyncio.get_running_loop()
         began_s = monotonic_s()
         answered = worker.begin(frame, report, loop)
+        worker.shows(work.start, self._settings.grace_s, began_s)
         watch = _Watch(worker, cancel, work.timeout_s, self._settings.grace_s)
         timer = loop.call_later(WATCH_AFTER_S, watch.start)
         try:
@@ -97,6 +111,8 @@ class PythonExecutor:
             watch.stop()
             worker.finish()
         duration_s = monotonic_s() - began_s
+        if not watch.verdict and answer is None and cancel.is_set():
+            watch.verdict = "cancelled"  # ended outright, before the watch began
         if watch.verdict:
             text = (
                 f"exceeded {work.timeout_s:g} s and was ended"
@@ -131,6 +147,8 @@ class PythonExecutor:
         """A fresh worker; the one before, if any, is gone first."""
         await self.close()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        shared_fd = os.memfd_create("novawf-began")
+        os.ftruncate(shared_fd, BEGAN_BYTES)
         options = {
             "path": [str(path) for path in self._settings.python.path],
             "head_bytes": self._settings.head_bytes,
@@ -151,14 +169,17 @@ class PythonExecutor:
                         grace_s=self._settings.grace_s,
                         head_bytes=self._settings.head_bytes,
                         tail_bytes=self._settings.tail_bytes,
-                        fds=(theirs.fileno(),),
+                        fds=(theirs.fileno(), shared_fd),
                     )
                 )
+            shared = mmap.mmap(shared_fd, BEGAN_BYTES)
         except BaseException:
             ours.close()
             raise
+        finally:
+            os.close(shared_fd)
         ours.setblocking(False)
-        worker = _Worker(kept, work.stamp)
+        worker = _Worker(kept, work.stamp, shared)
         await asyncio.get_running_loop().create_unix_connection(lambda: worker, sock=ours)
         self._worker = worker
         return worker
@@ -167,8 +188,9 @@ class PythonExecutor:
 class _Worker(asyncio.Protocol):
     """The worker as the Nova sees it: its keeper, its channel, the job in hand."""
 
-    def __init__(self, kept: Kept, stamp: str) -> None:
+    def __init__(self, kept: Kept, stamp: str, shared: mmap.mmap) -> None:
         self.stamp = stamp
+        self._began = memoryview(shared).cast("Q")
         self.lost = False
         self._kept = kept
         self._decoder = Decoder()
@@ -190,6 +212,15 @@ class _Worker(asyncio.Protocol):
         else:
             self._transport.write(frame)
         return self._answered
+
+    def shows(self, start: Start, grace_s: float, sent_s: float) -> None:
+        """The job was sent then (monotonic): let its start tell how it stands, and end it."""
+
+        def began() -> float | None:
+            at_s = self._began[0] / 1e9
+            return at_s if at_s >= sent_s else None
+
+        start.handed_over(lambda least_s: self._kept.kill(min(least_s, grace_s)), began)
 
     def finish(self) -> None:
         """The job is over: what it asked for and did not give back ends as failed."""
@@ -324,6 +355,8 @@ def _job_frame(work: Work) -> bytes:
         "i": (work.task_id, work.attempt, work.nova),
         "l": work.log_path,
     }
+    if not math.isinf(work.start.by_s):
+        job["s"] = work.start.by_s
     if work.cwd is not None:
         job["cwd"] = work.cwd
     if work.env:

@@ -1,9 +1,10 @@
 """The warm process that Python jobs run in: one per Nova, under a keeper, one job at a time.
 
 Started through `boot.py` with its options as JSON; speaks frames (`novawf.processes.wire`) on
-descriptor 3. From the Nova::
+descriptor 3; descriptor 4 is memory where it notes when a job began. From the Nova::
 
-    {"f": "pkg.mod:func", "a": args, "i": [task id, attempt, nova], "l": log path, "cwd", "env"}
+    {"f": "pkg.mod:func", "a": args, "i": [task id, attempt, nova], "l": log path, "cwd", "env",
+     "s": until when it may begin, CLOCK_BOOTTIME in s}
     {"api": number, "permit": {…}}    or    {"api": number, "error": why}
 
 To the Nova::
@@ -22,12 +23,13 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import mmap
 import os
 import signal
 import socket
 import sys
 import threading
-from time import monotonic  # noqa: TID251 - novawf.clock would be one more import for this
+from time import CLOCK_BOOTTIME, clock_gettime, monotonic, monotonic_ns  # noqa: TID251 - novawf.clock would be one more import for this
 
 from novawf.executors.context import Context, PermitRefused
 from novawf.processes.output import BoundedLog
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 CHANNEL_FD = 3
+BEGAN_FD = 4
+_CO_COROUTINE = 0x80  # inspect.CO_COROUTINE, whose module would cost 3 MB
 MAX_RESULT_BYTES = 1 << 20
 ALIVE_EVERY_S = 1.0
 PROGRESS_FREE = 100  # of a job's first progress calls all are sent, then
@@ -48,6 +52,10 @@ PROGRESS_EVERY_S = 0.05
 
 class NotLoadable(Exception):  # noqa: N818 - never leaves this module
     """The callable does not exist or cannot be imported."""
+
+
+class Late(Exception):  # noqa: N818 - never leaves this module
+    """Its time to begin is over."""
 
 
 class Channel:
@@ -196,14 +204,20 @@ class Link:
         """The request ended."""
         self._channel.send(encode({"api_done": number, "ok": ok}))
 
-    def run_async(self, coroutine: Any) -> Any:
-        """Run a job that is a coroutine, on one loop kept for all of them."""
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The one loop for all jobs that are coroutines."""
         import asyncio  # noqa: PLC0415 - only jobs that are coroutines pay for it
 
         if self._runner is None:
             self._runner = asyncio.new_event_loop()
             asyncio.set_event_loop(self._runner)
-        loop = self._loop = self._runner
+        return self._runner
+
+    def run_async(self, coroutine: Any) -> Any:
+        """Run a job that is a coroutine."""
+        import asyncio  # noqa: PLC0415 - only jobs that are coroutines pay for it
+
+        loop = self._loop = self.loop()
         self._loop_thread = threading.get_ident()
         try:
             return loop.run_until_complete(coroutine)
@@ -271,9 +285,10 @@ def describe(error: BaseException) -> str:
 class Worker:
     """The loop: take a job, run it, answer."""
 
-    def __init__(self, channel: Channel, output: JobOutput) -> None:
+    def __init__(self, channel: Channel, output: JobOutput, began: memoryview) -> None:
         self._channel = channel
         self._output = output
+        self._began = began
         self._link = Link(channel)
         self._callables: dict[str, Callable[..., Any]] = {}
         self._pid = os.getpid()
@@ -302,6 +317,8 @@ class Worker:
         try:
             frame = self._attempt(job)
             answer = {}
+        except Late:
+            frame, answer = b"", {"e": "its time to begin was over; not begun", "c": "late"}
         except NotLoadable as error:
             frame, answer = b"", {"e": str(error), "c": "not_found"}
             self._print_traceback(error.__cause__)
@@ -327,13 +344,19 @@ class Worker:
     def _attempt(self, job: dict[str, Any]) -> bytes:
         """The job's result as a frame; whatever it raises comes out."""
         target = job["f"]
+        self._check(job)  # modules of the user's are imported next
         function = self._callables.get(target)
         if function is None:
             function = self._callables[target] = resolve(target)
         with_place = "cwd" in job or "env" in job
         place = _Place(job.get("cwd"), job.get("env")) if with_place else None
+        context = Context(self._link, *job["i"])
+        code = getattr(function, "__code__", None)
+        if code is not None and code.co_flags & _CO_COROUTINE:
+            self._link.loop()  # the first costs an import, which must not come after the last look
         try:
-            result = function(Context(self._link, *job["i"]), *job["a"])
+            self._begin(job)
+            result = function(context, *job["a"])
             if hasattr(result, "__await__"):
                 result = self._link.run_async(result)
         finally:
@@ -351,6 +374,15 @@ class Worker:
                 "write it to a file and return its path"
             )
         return frame
+
+    def _begin(self, job: dict[str, Any]) -> None:
+        """The last that comes before the job's first line."""
+        self._check(job)
+        self._began[0] = monotonic_ns()
+
+    def _check(self, job: dict[str, Any]) -> None:
+        if "s" in job and clock_gettime(CLOCK_BOOTTIME) > job["s"]:
+            raise Late
 
     def _print_traceback(self, error: BaseException | None) -> None:
         if error is None:
@@ -410,5 +442,7 @@ def main(args: list[str]) -> int:
     sys.stdout = sys.stderr = io.TextIOWrapper(
         output, encoding="utf-8", errors="backslashreplace", write_through=True
     )
-    Worker(channel, output).serve()
+    began = memoryview(mmap.mmap(BEGAN_FD, 0)).cast("Q")
+    os.close(BEGAN_FD)
+    Worker(channel, output, began).serve()
     return 0

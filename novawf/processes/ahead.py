@@ -38,7 +38,7 @@ PREPARE_AFTER_S = 0.005
 PREPARE_AGAIN_S = 1.0
 """So long after one that waited was killed, or a fork failed."""
 SERVER_SIGNALS = (signal.SIGCHLD, signal.SIGTERM)
-_OF_THE_COMMAND = ("argv", "env", "stamp", "cwd", "rlimits")
+_OF_THE_COMMAND = ("argv", "env", "stamp", "cwd", "rlimits", "start_by_s")
 
 
 class StartError(Exception):
@@ -94,7 +94,10 @@ class KeepersAhead:
         `early` and `rest` came behind it on the connection `control_fd`, as messages and as a part
         of one.
         """
-        keeper = self._begin({name: order.get(name) for name in _OF_THE_COMMAND}, fds)
+        for_command = {name: order.get(name) for name in _OF_THE_COMMAND}
+        if any(message.get("op") == "kill" for message in early):
+            for_command["start_by_s"] = 0.0  # called off: the last look before the exec finds that
+        keeper = self._begin(for_command, fds)
         self._prepare_at = monotonic() + PREPARE_AFTER_S
         for_keeper = {name: value for name, value in order.items() if name not in _OF_THE_COMMAND}
         for_keeper |= {"at": monotonic(), "early": early, "rest": rest.decode("latin-1")}

@@ -12,6 +12,7 @@ import fcntl
 import os
 import signal
 import socket
+from time import CLOCK_BOOTTIME, clock_gettime
 
 from novawf.processes.handing import MAX_FDS, rehearse, take
 from novawf.processes.tree import PR_SET_PDEATHSIG, prctl
@@ -19,6 +20,9 @@ from novawf.processes.tree import PR_SET_PDEATHSIG, prctl
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
+
+LATE = b"\0late"
+"""Said on the exec pipe by what was not begun, because its time to begin was over."""
 
 _ROOM_END = 3 + MAX_FDS + 1  # the last for an order that comes in a memory file
 _RESET_SIGNALS = (
@@ -64,7 +68,11 @@ def become_command(keeper: int, channel: int, output_fd: int, exec_fd: int) -> N
             subject = f"{argv[0]} in {cwd}"
             os.chdir(_bytes(cwd))
             subject = argv[0]
-        _execute([_bytes(word) for word in argv], env)
+        words, start_by_s = [_bytes(word) for word in argv], order.get("start_by_s")
+        if start_by_s is not None and clock_gettime(CLOCK_BOOTTIME) > start_by_s:
+            os.write(exec_fd, LATE)
+            os._exit(127)
+        _execute(words, env)
     except OSError as error:
         number = error.errno or errno.EIO
         name = errno.errorcode.get(number, str(number))

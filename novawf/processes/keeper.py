@@ -30,11 +30,12 @@ STARTED_WITHIN_S = 30.0
 SOCKET_PATH_BYTES = 107
 
 Reason = Literal[
-    "exited", "timeout", "silent", "output", "cancelled", "orphaned", "unheld", "exec_failed"
+    "exited", "timeout", "silent", "output", "cancelled", "orphaned", "unheld", "exec_failed",
+    "late",
 ]  # fmt: skip
 """Why it ended: by itself, after `timeout_s`, after `silence_s` without output, after more output
 than `output_bytes`, by order, because its Nova or the server went away, because nobody held it any
-longer (`KeeperClient.hold`), or it never began."""
+longer (`KeeperClient.hold`), or it never began: it could not be, or `start_by_s` had passed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ class SpawnRequest:
     log_path: str
     cwd: str | None = None
     label: str = ""
+    start_by_s: float | None = None
+    """It is not begun after this, CLOCK_BOOTTIME: the last look is just before its exec."""
     timeout_s: float | None = None
     silence_s: float | None = None
     """Ended when it writes nothing for so long."""
@@ -81,6 +84,8 @@ class Kept(asyncio.Protocol):
     def __init__(self, on_output: Callable[[], None] | None = None) -> None:
         self.pid = 0
         """The command's pid; 0 until started, and when it could not be executed."""
+        self.started_s: float | None = None
+        """When we heard that it was executed, monotonic; None: not yet."""
         self.output_bytes = 0
         self.last_output_s: float | None = None
         self._on_output = on_output
@@ -134,7 +139,7 @@ class Kept(asyncio.Protocol):
 
     def _take(self, message: dict[str, Any]) -> None:
         if "started" in message:
-            self.pid = message["started"]
+            self.pid, self.started_s = message["started"], monotonic_s()
             if not self._started.done():
                 self._started.set_result(None)
         elif "reason" in message:
@@ -197,11 +202,15 @@ class KeeperClient:
             kept.hold(hold_s)
 
     async def spawn(
-        self, request: SpawnRequest, on_output: Callable[[], None] | None = None
+        self,
+        request: SpawnRequest,
+        on_output: Callable[[], None] | None = None,
+        on_sent: Callable[[Kept], None] | None = None,
     ) -> Kept:
         """Start a command; returns when it was executed or could not be (see `Kept.wait`).
 
-        `on_output` is called at most once a second while output grows. Raises ExecutorLost when
+        `on_output` is called at most once a second while output grows, `on_sent` as soon as it can
+        be ended, which is before it was executed. Raises ExecutorLost when
         the server does not answer, ExecutorAway when there is none: then nothing was begun.
         """
         order = encode(
@@ -213,6 +222,7 @@ class KeeperClient:
                 "label": request.label,
                 "log_path": request.log_path,
                 "cwd": request.cwd,
+                "start_by_s": request.start_by_s,
                 "timeout_s": request.timeout_s,
                 "silence_s": request.silence_s,
                 "output_bytes": request.output_bytes,
@@ -235,6 +245,8 @@ class KeeperClient:
             raise self._unreachable(error) from error
         if sent < len(order):
             transport.write(order[sent:])
+        if on_sent is not None:
+            on_sent(kept)
         try:
             async with asyncio.timeout(STARTED_WITHIN_S):
                 await kept._until_started()

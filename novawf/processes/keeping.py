@@ -26,7 +26,7 @@ import socket
 # Fleet time is of no use here, and novawf.clock would cost each keeper 2 MB of imports.
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic, sleep  # noqa: TID251
 
-from novawf.processes.becoming import become_command
+from novawf.processes.becoming import LATE, become_command
 from novawf.processes.handing import rehearse, take
 from novawf.processes.output import BoundedLog
 from novawf.processes.tree import (
@@ -289,7 +289,9 @@ class _Run:
         self._poll.unregister(self._exec_fd)
         os.close(self._exec_fd)
         self._exec_fd = -1
-        if failure:
+        if failure == LATE:
+            self._reason = "late"
+        elif failure:
             self._reason, self._error = "exec_failed", failure.decode("utf-8", "replace")
         else:
             self._send({"started": self._pid})
@@ -326,7 +328,8 @@ class _Run:
     def _end(self, reason: str, grace_s: float) -> None:
         """Begin to end the tree: SIGINT, then SIGTERM, then SIGKILL, `grace_s` apart."""
         now = monotonic()
-        self._grace_s = grace_s
+        # Who wants it gone soon is not overruled by who has more patience.
+        self._grace_s = grace_s if self._stage == RUNNING else min(self._grace_s, grace_s)
         if self._stage == RUNNING and self._status is None:
             self._reason = reason
             if grace_s > 0:

@@ -12,6 +12,8 @@ and starting. What the verdict should be is decided elsewhere (`orchestrator.py`
 | `checked_at`, `valid_until` | fleet ms: when it was evaluated, until when it holds |
 | `stop` | `1` while the emergency stop is on |
 | `stop_reason`, `stop_by`, `stop_at`, `stop_wall` | why, who, fleet ms, unix s |
+| `stop_drains` | `1` while the stop lets running work finish |
+| `stop_number` | by which Novas acknowledge the stop; a new one when it ends running work too |
 | `cleared_by`, `cleared_at` | who ended the last stop, and when (fleet ms) |
 | `paused`, `paused:<nova>` | `1` while the fleet or that Nova is paused |
 | `clock` | fleet ms, ISO time and the store's µs at the last verdict: see `claim.lua` |
@@ -22,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from novawf.clock import iso
 from novawf.errors import CorruptState
@@ -44,6 +46,19 @@ _STOP = load_script("novawf.safety", "stop")
 _CLEAR_STOP = load_script("novawf.safety", "clear_stop")
 _PAUSE = load_script("novawf.safety", "pause")
 _RESUME = load_script("novawf.safety", "resume")
+
+
+class Shut(NamedTuple):
+    """A stop that stands: the gate is shut."""
+
+    number: int
+    """By which Novas acknowledge it."""
+    drains: bool
+    """Whether running work may finish."""
+    changed: bool
+    """Whether this call stopped the fleet, or made a stop end running work."""
+    after: str
+    """Id behind which the acknowledgements come, in `STOP_WORDS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +95,7 @@ class GateView:
     stop_by: str = ""
     stop_at_ms: int = 0
     stop_wall_s: float = 0.0
+    stop_drains: bool = False
     fleet_paused: bool = False
     paused_novas: frozenset[str] = frozenset()
     epoch: int = 0
@@ -160,27 +176,50 @@ class Gate:
         return bool(written)
 
     async def stop(self, reason: str, by: str) -> float:
-        """Emergency stop. Returns the time (unix s) from which on no claim can succeed.
-
-        Every known Nova is told through its inbox, to end what it has in hand. While a stop
-        stands, a further one keeps the first one's reason and time.
-        """
-        with translate_errors(self._store):
-            inboxes = [keys.inbox(nova) for nova in await self._novas()]
-            await _STOP(
-                self._redis,
-                [keys.GATE, *inboxes],
-                [self._clock.now_ms(), f"{self._clock.wall_s():.3f}", reason, by],
-            )
+        """`shut`, and the time (unix s) from which on no claim can succeed."""
+        await self.shut(reason, by)
         # Taken after the reply: the promise begins when the script has run, not before.
         return self._clock.wall_s()
+
+    async def shut(self, reason: str, by: str, *, drains: bool = False) -> Shut:
+        """Emergency stop: no claim succeeds any more.
+
+        What was claimed before may still begin; whether that is over is told by the Novas
+        (`workflow.acknowledging`). Every known one is told through its inbox, to end what it has
+        in hand, or with `drains` to let it finish. While a stop stands, a further one keeps its
+        reason and time; one that does not drain makes of one that does a stop that ends work, and
+        never the other way round.
+        """
+        from redis.exceptions import ResponseError  # noqa: PLC0415 - see store.connect
+
+        with translate_errors(self._store):
+            try:
+                inboxes = [keys.inbox(nova) for nova in await self._novas()]
+            except ResponseError:  # a key of another type must not keep the gate open
+                inboxes = []
+            reply: Any = await _STOP(
+                self._redis,
+                [keys.GATE, keys.STOP_WORDS, *inboxes],
+                [
+                    self._clock.now_ms(),
+                    f"{self._clock.wall_s():.3f}",
+                    reason,
+                    by,
+                    "1" if drains else "0",
+                ],
+            )
+        change, number, draining, after = reply
+        return Shut(number, bool(draining), bool(change), after)
 
     async def clear_stop(self, by: str) -> bool:
         """End the emergency stop and wake everybody; False when there was none."""
         with translate_errors(self._store):
             wakes = await self._fleet_wakes()
+            inboxes = [keys.inbox(nova) for nova in await self._novas()]
             cleared = await _CLEAR_STOP(
-                self._redis, [keys.GATE, *wakes], [self._clock.now_ms(), by]
+                self._redis,
+                [keys.GATE, *wakes, *inboxes],
+                [self._clock.now_ms(), by, len(wakes)],
             )
         return bool(cleared)
 
@@ -255,6 +294,7 @@ def parse_gate(fields: Mapping[str, str]) -> GateView:
         stop_by=fields.get("stop_by", ""),
         stop_at_ms=int(fields.get("stop_at", "0")),
         stop_wall_s=float(fields.get("stop_wall", "0")),
+        stop_drains=fields.get("stop_drains") == "1",
         fleet_paused=fields.get(_PAUSED) == "1",
         paused_novas=frozenset(
             name.removeprefix(prefix)

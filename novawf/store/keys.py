@@ -62,6 +62,7 @@ LIMIT_COUNTS = "novawf:limits:counts"
 SAFETY_EVENTS = "novawf:safety:events"
 SAFETY_STATE = "novawf:safety:state"
 SAFETY_COUNTS = "novawf:safety:counts"
+STOP_WORDS = "novawf:stop:words"
 
 # -- streams of the protocol (spec §2) ------------------------------------------------------------
 WORK_QUEUE = "nova.work.queue"
@@ -203,6 +204,7 @@ SCHEMA: tuple[Key, ...] = (
         "safety mechanism → memory, cursor, last verdict (JSON); `epoch` of the orchestrator",
     ),
     Key(SAFETY_COUNTS, "hash", "none", "violations by kind; durations of checks by bucket"),
+    Key(STOP_WORDS, "stream", "none", "Novas' acknowledgements of emergency stops; bounded"),
     Key("workflow:state:{nova}", "hash", "3600 s, settable", "the Nova's workflow state"),
     Key("novawf:wake:{nova}", "list", "none", "tokens that wake this Nova; at most 64"),
     Key("novawf:inbox:{nova}", "list", "none", "orders to this Nova's process; at most 256"),

@@ -136,6 +136,8 @@ class Beat(NamedTuple):
     """Why the safety verdict is against work; None when it is for it."""
     work: bool = False
     """Whether something waits that this Nova may take: a wake token may have been lost."""
+    drains: bool = False
+    """Whether the stop lets running work finish."""
 
 
 class Claimant:
@@ -427,5 +429,5 @@ def _heard(reply: Sequence[Any]) -> Beat:
     _, stopped, paused, valid_until, cancel, held, against, work = reply
     return Beat(
         bool(stopped), bool(paused), int(valid_until), bool(cancel), bool(held),
-        against or None, bool(work),
+        against or None, bool(work), stopped == 2,
     )  # fmt: skip

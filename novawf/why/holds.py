@@ -10,6 +10,12 @@ from novawf.safety.gate import Hold
 from novawf.why.evidence import FleetEvidence
 from novawf.why.explanation import MECHANISMS, OTHERWISE, Explanation, Moment, joined
 
+STOP_SAYS = {
+    False: "the emergency stop has told it to end that",
+    True: "the emergency stop lets it finish that",
+}
+"""What a stop means to running work, by whether it drains."""
+
 
 def fleet_hold(fleet: FleetEvidence, moment: Moment) -> Explanation | None:
     """Why nothing may start anywhere; None when it may."""
@@ -67,13 +73,23 @@ def _stop(fleet: FleetEvidence) -> Explanation | None:
             "by": fleet.gate.stop_by,
             "why": fleet.gate.stop_reason,
             "at": iso(fleet.gate.stop_wall_s),
+            "drains": fleet.gate.stop_drains,
+            "running": fleet.counts.get("in_progress", 0),
         },
     )
 
 
 def _stop_text(fleet: FleetEvidence) -> str:
     gate = fleet.gate
-    return f"since {iso(gate.stop_wall_s)[:19]}Z by {gate.stop_by}: {gate.stop_reason}"
+    since = f"since {iso(gate.stop_wall_s)[:19]}Z by {gate.stop_by}: {gate.stop_reason}"
+    running = fleet.counts.get("in_progress", 0)
+    if not running:
+        return since
+    return since + (
+        f" ({running} running, which may finish)"
+        if gate.stop_drains
+        else f" ({running} running, being ended)"
+    )
 
 
 def _verdict(fleet: FleetEvidence, moment: Moment) -> Explanation | None:

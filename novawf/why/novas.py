@@ -7,7 +7,7 @@ from typing import Final
 
 from novawf.why.evidence import PROGRESS_MS, FleetEvidence, NovaEvidence
 from novawf.why.explanation import Explanation, Moment, counted, joined, listed
-from novawf.why.holds import gate_hold, no_fleet, nova_hold
+from novawf.why.holds import STOP_SAYS, gate_hold, no_fleet, nova_hold
 
 _BUSY_STATES: Final = {
     "progress_update": "records the result of its last task",
@@ -135,7 +135,7 @@ def _working(nova: NovaEvidence, fleet: FleetEvidence, moment: Moment) -> Explan
             said += ", so it may hang"
         details |= {"last_output": moment.iso(beat.progress_ms)}
     if fleet.gate.stopped:
-        said += "; the emergency stop has told it to end that"
+        said += f"; {STOP_SAYS[fleet.gate.stop_drains]}"
     return Explanation("working", said, f"the end of {task}", None, details)
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from novawf.why.endings import explain_blocked, explain_completed
 from novawf.why.evidence import FleetEvidence, NovaEvidence, TaskEvidence
 from novawf.why.explanation import Explanation, Moment, counted, joined, listed, span
-from novawf.why.holds import fleet_hold, no_fleet, nova_hold
+from novawf.why.holds import STOP_SAYS, fleet_hold, no_fleet, nova_hold
 from novawf.why.novas import IDLE_LOOK, permit_wait, unable
 
 _TOO_LATE = "nothing: it is blocked as `deadline`; submit it anew"
@@ -354,7 +354,7 @@ def _in_hand(task: TaskEvidence, fleet: FleetEvidence, moment: Moment) -> Explan
     if beat.task == task.task_id:
         said += f", it last moved {moment.ago(beat.progress_ms)}"
     if fleet.gate.stopped:
-        said += "; the emergency stop has told it to end that"
+        said += f"; {STOP_SAYS[fleet.gate.stop_drains]}"
     return Explanation("in_hand", f"{said}; {lease}", f"the end of {task.task_id}", details=details)
 
 

@@ -8,24 +8,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from novawf.clock import Clock, monotonic_s
-from novawf.executors.base import Cause, Executor, Outcome, Work
+from redis.exceptions import RedisError
+
+from novawf.clock import Clock, boottime_s, monotonic_s
+from novawf.executors.base import NOT_BEGUN, Cause, Executor, Outcome, Work
+from novawf.executors.start import START_MS, Start
 from novawf.tasks.claims import Claim
 from novawf.tasks.config import TaskSettings
 from novawf.tasks.ending import Ending, decide
 from novawf.tasks.model import ACCEPT_PYTHON
 from novawf.tasks.model import Outcome as TaskOutcome
 
+log = logging.getLogger("novawf.workflow")
+
 _WORK_FIELD = {"command": "argv", "python": "callable", "maintenance": "job"}
 """Executor → the field of a task that holds its work."""
 
 _REFUSALS = ("failed", "timeout", "hung", "limit", "crash", "not_found")
 """How a check ends that says no; cancelled and lost are no answer of its own."""
+
+_NOT_ASKED = replace(NOT_BEGUN, cause="away", error="the gate could not be asked; not begun")
 
 AWAY_S = 30.0
 """So long a keeper server that is away is waited for, with the task in hand."""
@@ -65,6 +73,10 @@ class Attempt:
     deadline_left_s: float | None = None
     """Time to the deadline when the attempt ended; None without a deadline."""
     begun: bool = False
+    start: Start | None = None
+    """Of the work, or of its acceptance check; None until there is one to begin."""
+    checking: bool = False
+    """Whether the work is done, and its acceptance check is under way."""
     permit_since_ms: int = 0
     """Since when it waits for API permits; 0 when it does not."""
     permits_wanted: int = 0
@@ -86,7 +98,7 @@ class Attempt:
     def ending(self, settings: TaskSettings, jitter: float) -> Ending:
         """What the queue is to be told. The attempt must have an outcome."""
         outcome = self.outcome or Outcome(ok=False, cause="lost", error="the attempt never ran")
-        if outcome.cause == "away":
+        if outcome.cause in ("away", "late"):
             return Ending("requeue", "")
         if not outcome.ok and self.interruption in ("handed_back", "stopped"):
             if self.begun and not self.claim.spec.get("retries", settings.retries):
@@ -170,6 +182,10 @@ class AttemptRunner:
         self.post_progress = post_progress
         self.begins: Callable[[Claim], None] = lambda _: None
         """Told of a claim before its work starts."""
+        self.look: Callable[[Attempt], Awaitable[None]] | None = None
+        """Asks the gate about an attempt that it let through more than `START_MS` ago, and
+        interrupts it where it may not begin any more. Raises redis' errors. Without it starts have
+        no limit: for those who have no gate."""
 
     async def run(self, attempt: Attempt) -> Outcome:
         """Do the work; the outcome is also kept in the attempt."""
@@ -206,12 +222,14 @@ class AttemptRunner:
             if left_s <= 0:
                 return Outcome(ok=False, cause="deadline", error="its deadline passed; not begun")
             timeout_s = left_s if timeout_s is None else min(timeout_s, left_s)
+        attempt.start = self._start(claim.taken_ms)
         work = Work(
             task_id=claim.task_id,
             attempt=claim.attempt,
             nova=self.nova,
             stamp=self.stamp,
             log_path=f"{self.log_dir}/{claim.task_id}.{claim.attempt}.log",
+            start=attempt.start,
             argv=tuple(spec["argv"]) if "argv" in spec else None,
             callable=spec.get("callable") or spec.get("job"),
             args=tuple(spec.get("args", ())),
@@ -224,25 +242,64 @@ class AttemptRunner:
         self.begins(claim)
         attempt.begun = True
         outcome = await self._execute(name, work, attempt)
-        attempt.begun = outcome.cause != "away"
+        attempt.begun = outcome.cause not in ("away", "late")
         return outcome
+
+    def _start_by_s(self, let_through_ms: int) -> float:
+        """Until when work may begin (CLOCK_BOOTTIME) that the gate let through then (fleet ms).
+
+        Boot time is read first: if this process is stopped in between, the start is due earlier.
+        """
+        now_s = boottime_s()
+        return now_s + (let_through_ms + START_MS - self.clock.now_ms()) / 1000
+
+    def _start(self, let_through_ms: int) -> Start:
+        return Start(self._start_by_s(let_through_ms)) if self.look is not None else Start()
+
+    async def _renewed(self, attempt: Attempt, start: Start) -> bool:
+        """Whether the gate lets a start through whose time is over; then it has time again."""
+        asked_ms = self.clock.now_ms()
+        # A check belongs to work that was let through: only whoever revokes it has a say.
+        if self.look is not None and not attempt.checking:
+            try:
+                await self.look(attempt)
+            except (RedisError, OSError) as error:
+                log.warning("%s cannot begin: %s", attempt.claim.task_id, error)
+                return False
+        if attempt.cancel.is_set() or start.revoked:
+            return False
+        start.by_s = self._start_by_s(asked_ms)
+        return True
 
     async def _execute(self, name: str, work: Work, attempt: Attempt) -> Outcome:
         """Have it done. A keeper server that is away is waited for, with the work in hand: a Nova
         that failed what it cannot begin would empty the queue. Longer than that another one may
-        try, whose keepers are there."""
-        until_s = monotonic_s() + AWAY_S
-        while True:
-            report = _AttemptReport(self, attempt)
-            outcome = await self.executor(name).run(work, report, attempt.cancel)
-            left_s = until_s - monotonic_s()
-            if attempt.claim.deadline_ms is not None:
-                left_s = min(left_s, self._left_s(attempt.claim.deadline_ms))
-            if outcome.cause != "away" or left_s <= 0 or attempt.cancel.is_set():
-                return outcome
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(AWAY_LOOK_S, left_s)):
-                    await attempt.cancel.wait()
+        try, whose keepers are there. What could not begin in time (the keeper server was away, a
+        worker had to start first) is begun when the gate lets it through once more."""
+        until_s, start = monotonic_s() + AWAY_S, work.start
+        try:
+            while True:
+                if start.is_open or await self._renewed(attempt, start):
+                    report = _AttemptReport(self, attempt)
+                    outcome = await self.executor(name).run(work, report, attempt.cancel)
+                else:
+                    outcome = _NOT_ASKED
+                left_s = until_s - monotonic_s()
+                if attempt.claim.deadline_ms is not None:
+                    left_s = min(left_s, self._left_s(attempt.claim.deadline_ms))
+                over = outcome.cause not in ("away", "late") or left_s <= 0
+                if over or attempt.cancel.is_set() or start.revoked:
+                    return outcome
+                if outcome.cause == "away":
+                    await self._away(attempt, left_s)
+        finally:
+            start.over()
+
+    async def _away(self, attempt: Attempt, left_s: float) -> None:
+        """Wait a moment for who is to do the work."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(AWAY_LOOK_S, left_s)):
+                await attempt.cancel.wait()
 
     async def _accept(self, attempt: Attempt, outcome: Outcome) -> Outcome:
         """Run the acceptance check; the work's outcome, unless the check says no.
@@ -255,6 +312,7 @@ class AttemptRunner:
         timeout_s = self.settings.accept_timeout_s
         if claim.deadline_ms is not None:
             timeout_s = min(timeout_s, max(0.001, self._left_s(claim.deadline_ms)))
+        attempt.start, attempt.checking = self._start(self.clock.now_ms()), True
         is_callable = len(check) == 1 and check[0].startswith(ACCEPT_PYTHON)
         work = Work(
             task_id=claim.task_id,
@@ -268,9 +326,11 @@ class AttemptRunner:
             cwd=claim.spec.get("cwd"),
             env=claim.spec.get("env"),
             timeout_s=timeout_s,
+            start=attempt.start,
         )
         said = await self._execute("python" if is_callable else "command", work, attempt)
-        if said.cause == "away":  # the work was done: to do it again is for its retries to decide
+        if said.cause in ("away", "late"):
+            # The work was done: to do it again is for its retries to decide.
             said = replace(said, cause="lost")
         if said.ok and said.results is False:
             said = replace(said, ok=False, cause="failed", error="it answered False")

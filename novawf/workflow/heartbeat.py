@@ -60,6 +60,8 @@ class Heartbeat:
         """When the cycle was last seen to have moved."""
         self.renewed: Callable[[float], None] = lambda _: None
         """Told, after each beat that the store answered, when that was sent, monotonic s."""
+        self.stopped: Callable[[bool], None] = lambda _: None
+        """Told of each beat that brought word of a stop; whether that lets running work finish."""
         self._shown: NovaBeat | None = None
         """The last whole beat that the store answered."""
 
@@ -99,15 +101,16 @@ class Heartbeat:
         if attempt is self.steps.attempt and (claim is None or beat.lease_held):
             self.renewed(sent_s)
         if verdict.orders != orders:
-            beat = beat._replace(stopped=True)  # it may not know of the stop yet: the next one does
+            # It may not know of the stop yet: the next one does.
+            beat = beat._replace(stopped=True, drains=verdict.drains)
         self.steps.in_hand.work_waits |= beat.work
         if claim is not None and attempt is self.steps.attempt and attempt is not None:
             if not beat.lease_held and attempt.outcome is None:
                 attempt.interrupt("lost")
             elif beat.cancel:
                 attempt.interrupt("cancelled")
-            elif beat.stopped:
-                attempt.interrupt("stopped")
+        if beat.stopped:
+            self.stopped(beat.drains)
         return beat
 
     def _nothing_new(self, shown: NovaBeat) -> bool:

@@ -42,13 +42,14 @@ from novawf.work.config import WorkSettings
 from novawf.work.discovery import idle_work
 from novawf.work.jobs.catalogue import maintenance_jobs
 from novawf.work.jobs.table import JobContext
-from novawf.workflow.attempt import ApiLimiter, AttemptRunner
+from novawf.workflow.attempt import ApiLimiter, Attempt, AttemptRunner
 from novawf.workflow.config import PhaseSettings
 from novawf.workflow.cycle import Cycle
 from novawf.workflow.heartbeat import Heartbeat
 from novawf.workflow.state_data import StateData
 from novawf.workflow.states import State
 from novawf.workflow.steps import Steps
+from novawf.workflow.stopping import Stopping
 from novawf.workflow.verdict_view import VerdictView
 from novawf.workflow.waking import BLOCK_S, WorkWaiter, read_orders
 
@@ -109,6 +110,8 @@ class NovaRuntime:
         self.limiter = limiter
         self.clock = SystemClock(config.clock_offset_ms)
         self.epoch = 0
+        self.born_ms = 0
+        """By when it had its identity, fleet ms."""
         self._loops: list[asyncio.Task[Any]] = []
         self._reports: deque[tuple[Claim, float | None, str]] = deque(maxlen=REPORTS_KEPT)
         self._poster: asyncio.Task[None] | None = None
@@ -131,6 +134,7 @@ class NovaRuntime:
         while True:
             try:
                 self.epoch = await take_identity(self.redis, config.name)
+                self.born_ms = self.clock.now_ms()
                 # Orders were for the life before: what still matters is in gate and task.
                 await self.redis.delete(keys.inbox(config.name))
                 self.data = await self._kept_state()
@@ -173,6 +177,7 @@ class NovaRuntime:
             post_progress=self._post_progress,
         )
         runner.begins = self._begins
+        runner.look = self._look
         self.steps = Steps(
             data=self.data,
             clock=self.clock,
@@ -201,6 +206,15 @@ class NovaRuntime:
         )
         self.heartbeat.steps = self.steps
         self.heartbeat.renewed = self._renewed
+        self.stopping = Stopping(
+            self.redis,
+            config.name,
+            self.epoch,
+            self.born_ms,
+            self.verdict,
+            lambda: self.steps.attempt,
+        )
+        self.heartbeat.stopped = self.stopping.obey
         self.cycle = Cycle(self.data, self.steps.handlers(), self.verdict)
         return self.epoch
 
@@ -232,6 +246,7 @@ class NovaRuntime:
         """
         self.steps.draining = True
         self.steps.interrupt.set()
+        self.steps.look.set()
         if self._hand_back is not None:
             self._hand_back.cancel()
         loop = asyncio.get_running_loop()
@@ -295,6 +310,7 @@ class NovaRuntime:
         self._interrupt("lost")
         self.steps.draining = True
         self.steps.interrupt.set()
+        self.steps.look.set()
 
     def _obey(self, order: Mapping[str, Any]) -> None:
         """One order from the inbox."""
@@ -302,12 +318,19 @@ class NovaRuntime:
         if op == "cancel":
             self.steps.in_hand.cancel(order["task"], str(order["epoch"]))
         elif op == "stop":
-            self.verdict.order("stopped: emergency stop")
-            self._interrupt("stopped")
+            self.stopping.order(order)
+        elif op == "look":
+            self.steps.look.set()
         elif op == "ping":
             pass  # that it was taken is the answer
         else:
             log.warning("inbox: the order %r is unknown", op)
+
+    async def _look(self, attempt: Attempt) -> None:
+        """Ask the gate once more about an attempt that was not begun in time."""
+        self.verdict.learn(await self.heartbeat.beat())
+        if self.verdict.unsafe_reason() is not None:
+            attempt.interrupt("handed_back")
 
     def _renewed(self, sent_s: float) -> None:
         """The lease of what is in hand counts from when the heartbeat was sent."""
@@ -353,6 +376,7 @@ class NovaRuntime:
 
     async def _close(self) -> None:
         self.heartbeat.close()
+        self.stopping.close()
         await self.steps.waiter.close()
         await self.routine.stop()
         for loop in self._loops:

@@ -87,6 +87,8 @@ class Steps:
         self.beat = beat
         self.settled = settled
         self.interrupt = asyncio.Event()
+        self.look = asyncio.Event()
+        """Set to end a pause for safety at once: what it waits for may be over."""
         self.draining = False
         self.in_hand = InHand(
             data, clock, claimant, waiter, verdict, self._task_completed, routine.doubt
@@ -320,6 +322,7 @@ class Steps:
             hand.woken = False
             await self.claimant.pass_on_wake()
         await self.waiter.close()
+        self.look.clear()  # what is heard from here on, the beat may not know of
         self.verdict.learn(await self.beat())
         if self.verdict.unsafe_reason() is None:
             await self._pause(self._recovery_s())  # a claim may be refused for other reasons
@@ -383,8 +386,8 @@ class Steps:
 
     async def _pause(self, pause_s: float) -> None:
         self.settled()
-        if pause_s <= 0:
+        if pause_s <= 0 or self.interrupt.is_set():
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause_s):  # 3.11's wait_for can lose a cancellation
-                await self.interrupt.wait()
+                await self.look.wait()

@@ -18,6 +18,8 @@ class VerdictView:
         self.clock = clock
         self._reason: str | None = "no safety verdict yet"
         self._order = ""
+        self.drains = False
+        """Whether the stop that was heard of last lets running work finish."""
         self.orders = 0
         """How many orders came: what the store was asked before the last one may be outdated."""
 
@@ -29,9 +31,10 @@ class VerdictView:
         """The store refused a claim."""
         self._reason = f"{halted.kind}: {halted.reason}" if halted.reason else halted.kind
 
-    def order(self, reason: str) -> None:
+    def order(self, reason: str, *, drains: bool = False) -> None:
         """An order came in before the next claim would have told."""
         self._reason = self._order = reason
+        self.drains = drains
         self.orders += 1
 
     def overtaken(self, orders: int) -> bool:
@@ -48,6 +51,7 @@ class VerdictView:
         """Take over what a heartbeat brought."""
         if beat.stopped:
             self._reason = "stopped: emergency stop"
+            self.drains = beat.drains
         elif beat.valid_until_ms < self.clock.now_ms():
             self._reason = "unsafe: the safety verdict has expired"
         elif beat.against is not None:

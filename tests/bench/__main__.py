@@ -28,6 +28,7 @@ from tests.bench import (
     recovery,
     safety,
     soak,
+    stop,
     throughput,
     update,
     wake,
@@ -52,6 +53,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "soak": soak,
     "keeper": keeper,
     "safety": safety,
+    "stop": stop,
 }
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from novawf.executors.base import Outcome, Work
+from novawf.executors.base import NOT_BEGUN, Outcome, Work
 from novawf.executors.maintenance import Job, MaintenanceExecutor
+from novawf.executors.start import Start
 
 
 class NoReport:
@@ -129,3 +131,15 @@ async def test_an_unknown_job_is_not_tried_again() -> None:
         work("jab"), NoReport(), asyncio.Event()
     )
     assert (outcome.cause, outcome.error) == ("not_found", "there is no built-in job 'jab' (job)")
+
+
+async def test_a_job_whose_time_to_begin_is_over_is_not_begun() -> None:
+    ran = []
+
+    async def job(args: tuple[Any, ...]) -> dict[str, Any]:
+        ran.append(args)
+        return {}
+
+    late = replace(work("job"), start=Start(0.0))
+    outcome = await MaintenanceExecutor({"job": job}, 5.0).run(late, NoReport(), asyncio.Event())
+    assert (outcome, ran) == (NOT_BEGUN, [])

@@ -14,11 +14,14 @@ from typing import Any
 import executor_jobs
 import pytest
 from process_world import Process, keeper_server
+from waiting import until
 
+from novawf.clock import boottime_s
 from novawf.errors import Refused
-from novawf.executors.base import Outcome, Work
+from novawf.executors.base import NOT_BEGUN, Outcome, Work
 from novawf.executors.config import ExecutorSettings, PythonSettings
 from novawf.executors.python import PythonExecutor
+from novawf.executors.start import SETTLE_S, Start
 from novawf.processes.keeper import KeeperClient
 
 SETTINGS = ExecutorSettings(
@@ -363,3 +366,47 @@ def test_the_worker_imports_next_to_nothing_of_ours(tmp_path):
         "novawf.processes.output",
         "novawf.processes.wire",
     ]
+
+
+class TestStarts:
+    """A job begins within its time or not at all; the worker itself looks, last of all."""
+
+    async def test_in_time_it_begins_and_its_nova_can_tell(self, bench, tmp_path):
+        await bench.worker()
+        start, mark = Start(boottime_s() + 30), tmp_path / "mark"
+        job = asyncio.ensure_future(bench.run("block", str(mark), start=start))
+        await until(mark.exists)
+        assert start.settles_in_s() <= SETTLE_S  # it is known to have begun
+        start.end(0)
+        bench.cancel.set()
+        assert (await job).cause == "cancelled"
+
+    async def test_too_late_it_does_not(self, bench):
+        outcome = await bench.run("add", 1, 2, start=Start(boottime_s() - 0.01))
+        assert outcome == NOT_BEGUN
+
+    async def test_a_worker_that_was_stopped_meanwhile_begins_nothing_late(self, bench, tmp_path):
+        worker = await bench.worker()
+        start, mark = Start(boottime_s() + 0.1), tmp_path / "mark"
+        os.kill(worker.pid, signal.SIGSTOP)
+        try:
+            job = asyncio.ensure_future(bench.run("block", str(mark), start=start))
+            await until(lambda: boottime_s() > start.by_s)
+            assert not job.done()
+        finally:
+            os.kill(worker.pid, signal.SIGCONT)
+        assert (await job).cause == "late"
+        assert not mark.exists()
+
+    async def test_what_is_revoked_while_a_worker_starts_is_not_sent_to_it(self, bench, tmp_path):
+        start, mark = Start(boottime_s() + 30), tmp_path / "mark"
+        job = asyncio.ensure_future(bench.run("block", str(mark), start=start))
+        await asyncio.sleep(0)  # it has begun to start a worker
+        start.revoke()
+        assert start.settles_in_s() == 0
+        assert (await job) == NOT_BEGUN
+        assert not mark.exists()
+
+    async def test_a_coroutine_s_first_line_comes_right_after_the_look(self, bench):
+        assert (await bench.run("add_async", 1, 2, start=Start(boottime_s() + 30))).results == 3
+        assert (await bench.run("add_async", 1, 2, start=Start(0.0))).cause == "late"

@@ -112,7 +112,22 @@ async def test_a_repeated_stop_keeps_the_first_ones_data(gate: Gate, clock: Manu
 async def test_a_stop_tells_every_nova_in_its_inbox(gate: Gate, redis: Redis) -> None:
     await gate.stop("runaway spend", "ada")
     for nova in ("torch", "echo"):
-        assert await redis.lrange(keys.inbox(nova), 0, -1) == ['{"op":"stop"}']
+        orders = await redis.lrange(keys.inbox(nova), 0, -1)
+        assert orders == ['{"op":"stop","n":1,"drains":false}']
+
+
+async def test_a_stop_may_let_running_work_finish_and_a_plain_one_ends_that(gate: Gate) -> None:
+    first = await gate.shut("maintenance", "ada", drains=True)
+    assert (first.drains, first.changed) == (True, True)
+    assert (await gate.read()).stop_drains
+    second = await gate.shut("fire", "bob")
+    assert (second.drains, second.changed) == (False, True)
+    view = await gate.read()
+    assert (view.stop_drains, view.stop_reason, view.stop_by) == (False, "maintenance", "ada")
+    third = await gate.shut("maintenance", "ada", drains=True)
+    assert third == (second.number, False, False, third.after)
+    await gate.clear_stop("ada")
+    assert not (await gate.read()).stop_drains
 
 
 async def test_an_inbox_nobody_reads_stays_bounded(gate: Gate, redis: Redis) -> None:

@@ -3,7 +3,8 @@
 --      8 ready 9 pinned
 -- ARGV 1 now 2 nova 3 nova epoch 4 heartbeat JSON 5 presence 6 presence TTL ms
 --      7 task id or '' 8 task epoch 9 lease ms 10 state TTL s 11… workflow state (field, value, …)
--- Reply {1, stopped, paused, valid until ms, cancel, lease ok, objection, work} with 0/1 flags; the
+-- Reply {1, stopped, paused, valid until ms, cancel, lease ok, objection, work} with 0/1 flags
+--      (stopped 2: by a stop that lets running work finish); the
 --      objection is why the verdict is unsafe, '' when it is safe; work: something waits that this
 --      Nova may take; {-5} newer owner.
 if redis.call('HGET', KEYS[1], ARGV[2]) ~= ARGV[3] then return {-5} end

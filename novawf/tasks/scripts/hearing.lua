@@ -1,6 +1,7 @@
 -- Prefix of the heartbeats: what a Nova hears of gate and queue.
--- Answers stopped, paused, valid until ms, objection, work as the replies of beat.lua have them. In a
--- cooldown there is no objection while something critical waits: the claim takes that alone.
+-- Answers stopped (2: what runs may finish), paused, valid until ms, objection, work as the replies of
+-- beat.lua have them. In a cooldown there is no objection while something critical waits: the claim
+-- takes that alone.
 local function critical_waits(state_key, ready_key, pinned_key, nova)
   local ids = redis.call('ZRANGE', ready_key, 0, 63)
   local pinned = redis.call('ZRANGEBYLEX', pinned_key, '[' .. nova .. '|', '(' .. nova .. '}',
@@ -18,7 +19,7 @@ end
 
 local function hear(gate_key, state_key, ready_key, pinned_key, nova)
   local gate = redis.call('HMGET', gate_key, 'stop', 'paused', 'paused:' .. nova, 'valid_until',
-    'verdict', 'reason', 'action', 'hold:' .. nova)
+    'verdict', 'reason', 'action', 'hold:' .. nova, 'stop_drains')
   local objection, cools = '', true
   if gate[8] then
     local action, _, reason = string.match(gate[8], '^(%a+)|(%d+)|(.*)$')
@@ -33,7 +34,8 @@ local function hear(gate_key, state_key, ready_key, pinned_key, nova)
   end
   local work = redis.call('ZCARD', ready_key) > 0 or #redis.call('ZRANGEBYLEX', pinned_key,
     '[' .. nova .. '|', '(' .. nova .. '}', 'LIMIT', 0, 1) > 0
-  return gate[1] == '1' and 1 or 0, (gate[2] == '1' or gate[3] == '1') and 1 or 0,
+  local stopped = gate[1] == '1' and (gate[9] == '1' and 2 or 1) or 0
+  return stopped, (gate[2] == '1' or gate[3] == '1') and 1 or 0,
     string.format('%.0f', tonumber(gate[4] or '0')), objection, work and 1 or 0
 end
 
