@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from gate import open_gate
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -25,7 +26,7 @@ from hypothesis.stateful import (
 
 from novawf.clock import ManualClock
 from novawf.limits.config import LimitSettings
-from novawf.limits.ledger import Denied, Outcome, Permit, PermitLedger
+from novawf.limits.ledger import Denied, Outcome, Permit, PermitLedger, Release
 from novawf.store import keys
 from novawf.store.connect import StoreAddress, connect
 
@@ -66,6 +67,7 @@ class LimiterMachine(RuleBasedStateMachine):
         self.released: set[str] = set()
         self.connect()
         self.run(self.redis.flushall())
+        self.run(open_gate(self.redis))
 
     def connect(self) -> None:
         self.redis = connect(self.address, single=True)
@@ -116,7 +118,7 @@ class LimiterMachine(RuleBasedStateMachine):
     @rule(target=ended, permit=consumes(permits), outcome=st.sampled_from(list(Outcome)))
     def release(self, permit: Permit, outcome: Outcome) -> Permit:
         in_time = self.clock.now_ms() < permit.expires_at_ms
-        released = self.run(self.ledger.release(permit.id, outcome))
+        released = self.run(self.ledger.release(permit.id, outcome)) is Release.RELEASED
         # The lease may have been swept before the clock was set back.
         assert not released or in_time
         self.released.add(permit.id)
@@ -124,7 +126,8 @@ class LimiterMachine(RuleBasedStateMachine):
 
     @rule(permit=ended, outcome=st.sampled_from(list(Outcome)))
     def release_again(self, permit: Permit, outcome: Outcome) -> None:
-        assert not self.run(self.ledger.release(permit.id, outcome))
+        found = self.run(self.ledger.release(permit.id, outcome))
+        assert found is not Release.RELEASED
 
     @rule(permit=consumes(permits))
     def holder_dies(self, permit: Permit) -> None:
