@@ -196,6 +196,6 @@ TRANSITIONS: Mapping[tuple[State, Event], Step] = {
 
 def _corrupt(upstream: str, packed: str) -> CorruptState:
     return CorruptState(
-        f"the breaker of {upstream} holds {packed[:100]!r}, which is no state of it, and nothing is "
-        f"sent there; run: novawf limits --reset {upstream}"
+        f"the breaker of {upstream} holds {packed[:100]!r}, which is no state of it: nothing "
+        f"is sent there; run: novawf limits --reset {upstream}"
     )

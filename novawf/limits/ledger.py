@@ -7,9 +7,9 @@ This module gives them their figures and reads their answers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from novawf.limits.named import DEFAULT_UPSTREAM, FLEET, Bounds, Route, route, routes
 from novawf.limits.provider import Advice, AdviceRules, advise
@@ -67,6 +67,10 @@ class Permit:
     """How long the request may take from its start."""
     limit: str = FLEET
     """What it was granted for."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As a job gets it."""
+        return asdict(self) | {"timeout_s": self.timeout_ms / 1000}
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,3 +93,16 @@ async def report(
     with translate_errors(store):
         entry_id: str = await client.xadd(keys.SAFETY_EVENTS, fields, maxlen=KEPT, approximate=True)
     return entry_id
+
+
+async def unpermitted(redis: Redis, clock: Clock, limit: str, permit_id: str) -> None:
+    """A request ended under a permit that nobody granted (`RateLimiter`'s `unpermitted`)."""
+    await report(
+        redis,
+        clock,
+        SafetyEvent(
+            Kind.API_HAMMERING,
+            source=limit or "fleet",
+            detail=f"a request was made without a permit: {permit_id} was never granted",
+        ),
+    )
