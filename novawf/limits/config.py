@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,31}(/[a-z0-9][a-z0-9_.-]{0,31}){0,3}")
 
@@ -75,3 +75,11 @@ class LimitSettings(BaseModel):
         "evenly until its reset.",
     )
     named: dict[str, NamedLimit] = Field(default_factory=dict)
+
+    @field_validator("named")
+    @classmethod
+    def _names_are_paths(cls, named: dict[str, NamedLimit]) -> dict[str, NamedLimit]:
+        for name in named:
+            if not valid_limit_name(name):
+                raise ValueError(f"{name!r} is no name of a limit: {NAME_RULE}")
+        return named
