@@ -19,10 +19,12 @@ from tests.bench import (
     coldstart,
     depth,
     discovery,
+    hammer,
     idle,
     keeper,
     latency,
     many,
+    permits,
     processes,
     quarantine,
     recovery,
@@ -50,6 +52,8 @@ BENCHMARKS: dict[str, ModuleType] = {
     "quarantine": quarantine,
     "soak": soak,
     "keeper": keeper,
+    "hammer": hammer,
+    "permits": permits,
 }
 
 
