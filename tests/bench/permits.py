@@ -22,6 +22,7 @@ from novawf.limits.request import OK
 from novawf.store import keys
 from tests.bench import queue_alone
 from tests.bench.fleet_under_test import running
+from tests.bench.hammer import START_S
 from tests.bench.measure import Options, Result, Target, progress, ratio, spread
 from tests.bench.queue_alone import QueueAlone
 
@@ -138,9 +139,11 @@ async def _in_a_fleet(directory: Path, stamp: str, seconds: float) -> dict[int, 
     }
     found: dict[int, Any] = {}
     async with (
-        running(directory / "fleet", stamp, ("torch",), settings=settings) as fleet,
-        fleet.client() as client,
+        running(directory / "fleet", stamp, ("torch",), settings=settings, wait=False) as fleet,
+        contextlib.AsyncExitStack() as stack,
     ):
+        await fleet.heard("fleet_started", START_S)
+        client = await stack.enter_async_context(fleet.client())
         await fleet.listening(client, 1)
         for callers in (1, CALLERS):
             task = {"title": f"{callers} callers", "callable": "bench_jobs:permits"}
