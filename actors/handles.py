@@ -14,11 +14,12 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, Literal
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from novawf.clock import monotonic_s
-from novawf.errors import Fenced, StoreUnreachable
+from novawf.errors import Fenced, StoreUnreachable, UserError
+from novawf.limits.request import ApiAnswer
 from novawf.supervision.causes import Evidence, cause_of
 
 log = logging.getLogger("novawf.actors")
@@ -225,23 +226,27 @@ class LimiterHandle:
     def __init__(self) -> None:
         self._actor: Any = None
 
-    async def acquire(self, tier: str, caller: str) -> dict[str, Any]:
-        """Wait for a permit, through restarts of the limiter."""
+    async def acquire(self, tier: str, caller: str, limit: str) -> dict[str, Any]:
+        """Wait for a permit, through restarts of the limiter. Raises UserError for its name."""
         tries = 0
         while True:
             try:
-                permit: dict[str, Any] = await self._call("acquire", tier, caller)
+                permit: dict[str, Any] = await self._call("acquire", tier, caller, limit)
             except (RayActorError, ValueError) as error:
                 await self._lost(error, tries)
                 tries += 1
+            except RayTaskError as error:
+                if isinstance(error.cause, UserError):
+                    raise error.cause from None  # as it was raised there
+                raise
             else:
                 return permit
 
-    async def release(self, permit_id: str, ok: bool) -> None:
+    async def release(self, permit_id: str, answer: ApiAnswer, limit: str) -> None:
         """The request ended. A limiter that is away costs the lease's remaining time, no more."""
         for tries in range(3):
             try:
-                await self._call("release", permit_id, ok)
+                await self._call("release", permit_id, answer, limit)
             except (RayActorError, ValueError) as error:
                 await self._lost(error, tries)
             except RayError as error:
@@ -250,10 +255,10 @@ class LimiterHandle:
             else:
                 return
 
-    async def void(self, permit_id: str) -> None:
+    async def void(self, permit_id: str, limit: str) -> None:
         """The permit came too late to be used; its place frees itself if this is lost."""
         try:
-            await self._call("void", permit_id)
+            await self._call("void", permit_id, limit)
         except (RayError, ValueError) as error:
             log.warning("permit %s was not voided: %s", permit_id, described(error))
 

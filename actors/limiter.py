@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from typing import Any
 
 from actors.shell import Shell
 from novawf.clock import SystemClock
 from novawf.limits.config import LimitSettings
 from novawf.limits.rate_limiter import RateLimiter
+from novawf.limits.request import ApiAnswer
+from novawf.safety.events import unpermitted
 from novawf.store.connect import StoreAddress, connect
 
 
@@ -29,7 +32,13 @@ class LimiterActor(Shell):
     async def start(self) -> dict[str, Any]:
         """Connect; answers its pid."""
         redis = connect(self._store, name="limiter")
-        self._limiter = RateLimiter(redis, self._clock, self._settings)
+        self._limiter = RateLimiter(
+            redis,
+            self._clock,
+            self._settings,
+            store=self._store,
+            unpermitted=partial(unpermitted, redis, self._clock),
+        )
         self.started = True
         self._started.set()
         return {"pid": os.getpid()}
@@ -42,26 +51,20 @@ class LimiterActor(Shell):
         await asyncio.Event().wait()
         return "ended"
 
-    async def acquire(self, tier: str, caller: str) -> dict[str, Any]:
+    async def acquire(self, tier: str, caller: str, limit: str) -> dict[str, Any]:
         """Wait for a permit; answers it as a JSON object."""
         limiter = await self._ready()
-        permit = await limiter.acquire(tier, caller)
-        return {
-            "id": permit.id,
-            "granted_at_ms": permit.granted_at_ms,
-            "start_by_ms": permit.start_by_ms,
-            "expires_at_ms": permit.expires_at_ms,
-        }
+        return (await limiter.acquire(tier, caller, limit=limit)).as_json()
 
-    async def release(self, permit_id: str, ok: bool) -> None:
+    async def release(self, permit_id: str, answer: ApiAnswer, limit: str) -> None:
         """The request under a permit ended, well or not."""
         limiter = await self._ready()
-        await limiter.release(permit_id, ok)
+        await limiter.release(permit_id, answer, limit)
 
-    async def void(self, permit_id: str) -> None:
+    async def void(self, permit_id: str, limit: str) -> None:
         """A permit will not be used: its request did not start in time."""
         limiter = await self._ready()
-        await limiter.void(permit_id)
+        await limiter.void(permit_id, limit)
 
     async def _ready(self) -> RateLimiter:
         """A call may arrive while it still connects."""

@@ -36,6 +36,8 @@ from novawf.tasks.tracker import TaskTracker
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from novawf.client_requests import ClientRequests
+    from novawf.executors.context import Permit
     from novawf.supervision.crew_orders import Crew
     from novawf.tasks.archive import ArchiveReader, Swept
     from novawf.tasks.config import TaskSettings
@@ -117,6 +119,7 @@ class Fleet:
         self._tracker = TaskTracker(redis, clock)
         self._gate = Gate(redis, clock, address)
         self._queue: TaskQueue | None = None
+        self._requests: ClientRequests | None = None
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     @classmethod
@@ -133,6 +136,8 @@ class Fleet:
 
     async def close(self) -> None:
         """Close the connections."""
+        if self._requests is not None:
+            await self._requests.close()
         await self.redis.aclose()
 
     async def __aenter__(self) -> Self:
@@ -418,7 +423,7 @@ class Fleet:
         return await fleet_view.document(self.redis, self.address)
 
     async def limits(self) -> dict[str, Any]:
-        """What is left of the API limits."""
+        """What is left of the API limits, with named limits, breakers and providers' advice."""
         return await fleet_view.limits(self.redis, self.clock, self.address)
 
     async def safety(self) -> dict[str, Any]:
@@ -444,6 +449,40 @@ class Fleet:
         for each in names:
             await reset(self.redis, each, self.address)
         return names
+
+    async def reset_limit(self, name: str) -> None:
+        """Close the breaker of a limit's upstream, and forget what its provider said.
+
+        Windows and places in use stay as they are. Raises UserError for a name that is none.
+        """
+        from novawf.limits.config import NAME_RULE, valid_limit_name  # noqa: PLC0415 - pydantic
+        from novawf.limits.ledger import reset  # noqa: PLC0415
+
+        if not valid_limit_name(name):
+            raise UserError(f"{name!r} is no name of a limit: {NAME_RULE}")
+        await reset(self.redis, name, self.address)
+
+    @contextlib.asynccontextmanager
+    async def api_request(
+        self, limit: str = "", tier: str = "medium", cost_usd: float = 0.0
+    ) -> AsyncIterator[Permit]:
+        """A permit for one request of this process, under the limits of the whole fleet.
+
+        Start the request at once, tell `permit.answered(…)` what the provider said, and leave the
+        block when it has ended: the body is cancelled when it takes longer than the permit allows
+        (RequestTimedOut). A line of its own: callers of this object are served by tier, then by
+        arrival, and compete with the fleet's own for what is free. Without a running fleet there
+        is no safety verdict, and so no permit. Raises UserError for a limit that is not declared.
+        """
+        from novawf.limits.request import ApiAsk, refuse_uncounted  # noqa: PLC0415
+
+        refuse_uncounted(ApiAsk(limit, cost_usd))
+        if self._requests is None:
+            from novawf.client_requests import ClientRequests  # noqa: PLC0415 - few callers ask
+
+            self._requests = ClientRequests(self.redis, self.clock, self.address)
+        async with self._requests.request(limit, tier) as permit:
+            yield permit
 
     async def stop_all(self, reason: str, by: str = "client", drain: bool = False) -> float:
         """Emergency stop. Returns the unix time (s) from which on no task begins.

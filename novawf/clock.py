@@ -92,6 +92,11 @@ def local_hour(unix_s: float | None = None) -> int:
     return time.localtime(unix_s).tm_hour
 
 
+def wall_s() -> float:
+    """Unix time in seconds, for what other people's clocks say; may jump."""
+    return time.time()
+
+
 def monotonic_s() -> float:
     """Seconds for measuring durations inside one process."""
     return time.monotonic()

@@ -21,8 +21,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from novawf.clock import Clock, SystemClock
 from novawf.errors import CorruptState
 from novawf.fleet_view import novas
-from novawf.limits.config import LimitSettings
-from novawf.limits.ledger import Outcome, Windows
+from novawf.limits import metrics as limits
 from novawf.safety.gate import GateView, parse_gate
 from novawf.safety.metrics import safety_families
 from novawf.store import keys
@@ -51,7 +50,6 @@ _CHUNK: Final = 1_000
 _TIER: Final = TaskState._fields.index("tier_ms")
 _TIER_NAMES: Final = {str(offset_ms): tier for tier, offset_ms in TIER_MS.items()}
 _STATUSES: Final = tuple(status.value for status in Status)
-_OUTCOMES: Final = (*(outcome.value for outcome in Outcome), "expired")
 _ENDED: Final = ("completed", "blocked", "retry", "requeue", "lost")
 
 
@@ -80,10 +78,7 @@ class Snapshot:
     """Stream that the fleet reads → entries it has not consumed."""
     quarantined: Mapping[str, int]
     compliance: Compliance
-    minute_used: int
-    hour_used: int
-    in_use: int
-    outcomes: Mapping[str, str]
+    limits: limits.LimitFigures
 
 
 def serve_metrics(store: StoreAddress, clock_offset_ms: int, host: str, port: int) -> MetricsServer:
@@ -95,12 +90,11 @@ def serve_metrics(store: StoreAddress, clock_offset_ms: int, host: str, port: in
 
 
 def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> Snapshot:
-    """Ask the store, in three round trips and one per thousand queued tasks.
+    """Ask the store, in three round trips, one per thousand queued tasks and one for named limits.
 
     `store` is named in errors. Raises StoreUnreachable and its like.
     """
     now_ms = clock.now_ms()
-    windows = Windows()
     with translate_errors(store):
         with redis.pipeline(transaction=False) as pipe:
             pipe.hgetall(keys.FLEET)
@@ -108,22 +102,17 @@ def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> S
             pipe.hgetall(keys.NOVAS)
             pipe.hgetall(keys.GATE)
             pipe.hgetall(keys.TASK_COUNTS)
-            pipe.hgetall(keys.LIMIT_COUNTS)
             pipe.hgetall(keys.SIGNAL_COUNTS)
             pipe.hgetall(keys.PROTOCOL)
             pipe.hgetall(keys.SAFETY_STATE)
             pipe.hgetall(keys.SAFETY_COUNTS)
-            # The windows of peek.lua, which needs the limits themselves and so a second look.
-            for window_ms in (windows.minute_ms, windows.hour_ms):
-                from_ms = now_ms - window_ms - windows.start_within_ms
-                pipe.zcount(keys.LIMIT_GRANTS, from_ms, "+inf")
-            pipe.zcount(keys.LIMIT_LEASES, f"({now_ms}", "+inf")
+            limits.ask(pipe, now_ms)
             pipe.zcard(keys.READY)
             pipe.zcard(keys.PINNED)
             replies = pipe.execute()
-        fleet, children, beating, held, counts, outcomes, signals, checked, *rest = replies
+        fleet, children, beating, held, counts, signals, checked, *rest = replies
         memories, safety, *figures = rest
-        minute, hour, in_use, *ready = figures
+        asked, ready = figures[: limits.READS], figures[limits.READS :]
         records = _parsed(children, ChildRecord.from_json)
         beats = _parsed(beating, NovaBeat.from_json)
         gate = _gate(held)
@@ -131,8 +120,10 @@ def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> S
         names = [row["id"] for row in rows]
         depth = _depth(redis, sum(ready))
         streams, lags = _streams(redis, names)
+        document = _object(fleet.get("document", ""))
+        left = limits.read(asked, document.get("limits"), redis, now_ms)
     return Snapshot(
-        document=_object(fleet.get("document", "")),
+        document=document,
         novas=tuple(rows),
         cycles={name: beats[name].cycles for name in names if name in beats},
         records=records,
@@ -146,10 +137,7 @@ def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> S
         lags=lags,
         quarantined=quarantine_counts(signals),
         compliance=Compliance.read(checked.get("valid"), checked.get("all")),
-        minute_used=minute,
-        hour_used=hour,
-        in_use=in_use,
-        outcomes=outcomes,
+        limits=left,
     )
 
 
@@ -157,7 +145,7 @@ def families(at: Snapshot) -> Iterator[Metric]:
     """Everything architecture §6 names that exists, `store_up` aside (the collector knows it)."""
     yield from _nova_families(at)
     yield from _task_families(at)
-    yield from _limit_families(at)
+    yield from limits.families(at.limits)
     yield from safety_families(
         at.gate, at.memories, at.safety, [row["id"] for row in at.novas], at.now_ms
     )
@@ -242,26 +230,6 @@ def _task_families(at: Snapshot) -> Iterable[Metric]:
             latency(at.counts, "wake"),
         ),
     )
-
-
-def _limit_families(at: Snapshot) -> Iterator[Metric]:
-    ended = CounterMetricFamily(
-        "novawf_api_requests", "API permits by how they ended.", labels=("outcome",)
-    )
-    for outcome in _OUTCOMES:
-        ended.add_metric((outcome,), number(at.outcomes.get(outcome)))
-    yield ended
-    yield GaugeMetricFamily(
-        "novawf_api_concurrency_in_use", "API requests in flight.", value=at.in_use
-    )
-    limits = _limits(at.document.get("limits"))
-    if limits is not None:
-        remaining = GaugeMetricFamily(
-            "novawf_api_limit_remaining", "Requests left in a window.", labels=("window",)
-        )
-        remaining.add_metric(("minute",), max(0, limits.requests_per_minute - at.minute_used))
-        remaining.add_metric(("hour",), max(0, limits.requests_per_hour - at.hour_used))
-        yield remaining
 
 
 def _stream_families(at: Snapshot) -> Iterable[Metric]:
@@ -383,14 +351,3 @@ def _object(text: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return document if isinstance(document, dict) else {}
-
-
-def _limits(said: object) -> LimitSettings | None:
-    """The limits the supervisor said it runs with; None where it did not say or said nonsense."""
-    if not isinstance(said, dict):
-        return None
-    known = {name: value for name, value in said.items() if name in LimitSettings.model_fields}
-    try:
-        return LimitSettings.model_validate(known)
-    except ValueError:
-        return None

@@ -128,8 +128,26 @@ def _safety(gate: GateView, memories: Any, counts: Any, moment: Moment) -> dict[
 async def limits(
     redis: Redis, clock: Clock, store: StoreAddress | str = "its URL"
 ) -> dict[str, Any]:
-    """What is left of the API limits, as `status` shows it, in two round trips."""
-    return await _limits(redis, clock, store, await document(redis, store))
+    """What is left of the API limits: what `status` shows of them, and every named limit, breaker
+    and advice besides, and which Novas wait for a permit.
+
+    Raises StoreUnreachable and its like, CorruptState.
+    """
+    from novawf.limits.view import every_limit  # noqa: PLC0415 - pydantic costs 50 ms
+
+    with translate_errors(store):
+        beats = cast("dict[str, str]", await redis.hgetall(keys.NOVAS))
+    said = await document(redis, store)
+    skew_s = clock.wall_s() - clock.now_ms() / 1000
+    return {
+        **await _limits(redis, clock, store, said),
+        **await every_limit(redis, clock, limit_settings(said), store),
+        "waiting": [
+            {"nova": name, "task": beat.task, "since": iso(beat.permit_ms / 1000 + skew_s)}
+            for name, beat in _beats(beats)
+            if beat.permit_ms
+        ],
+    }
 
 
 async def document(redis: Redis, store: StoreAddress | str = "its URL") -> dict[str, Any]:
@@ -163,6 +181,10 @@ def novas(
         if nova is not None:
             rows.append(_row(nova, wall_skew_s) | {"paused": name in paused})
     return rows
+
+
+def _beats(texts: Mapping[str, str]) -> list[tuple[str, NovaBeat]]:
+    return [(name, NovaBeat.from_json(text)) for name, text in sorted(texts.items())]
 
 
 def _row(nova: NovaEvidence, wall_skew_s: float) -> dict[str, Any]:
@@ -257,4 +279,4 @@ _SHOWN = (
     "minute_left", "hour_left", "in_use", "concurrent", "next_free_in_s", "blocked_by", "granted",
     "ok", "failed", "expired", "void",
 )  # fmt: skip
-"""Of a `LimitSnapshot`: who waits is known to the limiter alone, so it is left out here."""
+"""Of a `LimitSnapshot`: its line is known to the limiter alone, so it is left out here."""

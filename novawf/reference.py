@@ -19,7 +19,6 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from novawf.personality.config import ProfileSettings
 from novawf.personality.profiles import PROFILES, Profile
 from novawf.settings import Settings
 from novawf.store import keys
@@ -38,9 +37,12 @@ MEANINGS: Mapping[str, str] = {
     "limits.requests_per_minute": "API permits in any 60 s, over the whole fleet.",
     "limits.requests_per_hour": "API permits in any hour, over the whole fleet.",
     "limits.concurrent": "API requests in flight at once, over the whole fleet.",
-    "limits.request_timeout_s": "A permit's place is given away this long (and 6 s) after its "
-    "grant, when nobody has reported the request's end.",
-    "limits.breaker_failures": "Failures in a row that open the circuit breaker.",
+    "limits.request_timeout_s": "A request is ended after this; its place is given away 6 s later "
+    "when nobody has reported its end.",
+    "limits.breaker_failures": "Failures in a row that open an upstream's circuit breaker.",
+    "limits.named.NAME.requests_per_minute": "Permits of this limit in any 60 s.",
+    "limits.named.NAME.requests_per_hour": "Permits of this limit in any hour.",
+    "limits.named.NAME.concurrent": "Requests of this limit in flight at once.",
     "supervision.max_restarts": "Restarts of one child within `period_s`; one more: quarantined.",
     "supervision.period_s": "See `max_restarts`.",
     "supervision.backoff_base_s": "The first restart is at once, the second after up to this, "
@@ -80,7 +82,6 @@ MEANINGS: Mapping[str, str] = {
 
 NOT_YET = frozenset(
     {
-        "limits.breaker_failures",
         "personality.NAME.work_style",
         "personality.NAME.communication",
         "personality.NAME.dream_probability",
@@ -104,7 +105,6 @@ class Setting(NamedTuple):
 def settings() -> Iterator[Setting]:
     """Every key, in the order of the models."""
     yield from _of_model("", Settings)
-    yield from _of_model("personality.NAME.", ProfileSettings)
 
 
 def render() -> dict[str, dict[str, str]]:
@@ -152,10 +152,20 @@ def _of_model(prefix: str, model: type[BaseModel]) -> Iterator[Setting]:
         annotation = info.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             tables.append((f"{prefix}{name}.", annotation))
-        elif prefix or name != "personality":
+        elif (named := _of_each_name(annotation)) is not None:
+            tables.append((f"{prefix}{name}.NAME.", named))
+        else:
             yield _setting(prefix + name, info)
     for place, table in tables:
         yield from _of_model(place, table)
+
+
+def _of_each_name(annotation: Any) -> type[BaseModel] | None:
+    """The model of tables that users name themselves."""
+    args = get_args(annotation)
+    if get_origin(annotation) is not dict or not isinstance(args[1], type):
+        return None
+    return args[1] if issubclass(args[1], BaseModel) else None
 
 
 def _setting(key: str, info: FieldInfo) -> Setting:

@@ -17,12 +17,12 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
@@ -30,7 +30,8 @@ from novawf import ids
 from novawf.completion.config import CompletionSettings
 from novawf.errors import InvalidConfig
 from novawf.executors.config import ExecutorSettings
-from novawf.limits.config import LimitSettings
+from novawf.limits.config import NAME_RULE as LIMIT_NAME_RULE
+from novawf.limits.config import LimitSettings, valid_limit_name
 from novawf.personality.config import ProfileSettings
 from novawf.processes import notify
 from novawf.safety.config import SafetySettings
@@ -73,6 +74,23 @@ _NAME_RULE = "a-z, 0-9, _ and -, up to 32, first a letter, and not 'fleet'"
 
 _Path: TypeAlias = tuple[str, ...]
 """A key's place: ("limits", "concurrent") or ("personality", "torch", "cycle_s")."""
+
+
+class _Names(NamedTuple):
+    """Tables that users name themselves, such as `[personality.NAME]`."""
+
+    what: str
+    is_valid: Callable[[str], bool]
+    rule: str
+    declares: bool = False
+    """Whether a table that sets nothing says something: that there is such a thing."""
+
+
+_NAMED: Mapping[_Path, _Names] = {
+    ("personality",): _Names("Nova name", ids.valid_nova_name, _NAME_RULE),
+    ("limits", "named"): _Names("name of a limit", valid_limit_name, LIMIT_NAME_RULE, True),
+}
+"""Where they are, and what they may be called; in `_known` their name is `*`."""
 
 
 class FleetSettings(BaseModel):
@@ -249,6 +267,9 @@ def _add_file(layers: _Layers, file: Path) -> None:
         fault = str(error)[:1].lower() + str(error)[1:]
         raise InvalidConfig(f"{file}:{line}: is not TOML: {fault}") from None
     for path, value in _leaves(document):
+        if _declares(path) and value == {}:  # it exists, and sets nothing
+            layers.put(path, {}, str(file))
+            continue
         atoms = _atoms_of(path, f"{file}: unknown key {_dotted(path)}")
         if isinstance(value, str):
             if atoms <= {int, float, bool}:
@@ -299,7 +320,9 @@ def _leaves(document: Mapping[str, Any], path: _Path = ()) -> Iterator[tuple[_Pa
         here = (*path, name)
         # A table may be a value itself, such as [wake.senders], whose keys are the user's own.
         is_section = isinstance(value, dict) and dict not in _known().get(_general(here), ())
-        if is_section and (value or _is_table(here)) and len(here) <= 3:
+        if is_section and not value and _declares(here):
+            yield here, {}
+        elif is_section and (value or _is_table(here)) and len(here) <= 3:
             yield from _leaves(value, here)
         else:
             yield here, value
@@ -332,24 +355,40 @@ def _absolute(text: str, base: Path | None = None) -> Path:
 
 @cache
 def _known() -> dict[_Path, frozenset[Any]]:
-    """Every key and the types in its annotation; `personality.*` stands for each profile."""
+    """Every key and the types in its annotation; `*` stands for a name of the user's own."""
     known: dict[_Path, frozenset[Any]] = {}
-    tables: list[tuple[_Path, Any]] = [((), Settings), (("personality", "*"), ProfileSettings)]
+    tables: list[tuple[_Path, Any]] = [((), Settings)]
     while tables:
         place, model = tables.pop(0)
         for name, info in model.model_fields.items():
             here, annotation = (*place, name), info.annotation
             if isinstance(annotation, type) and issubclass(annotation, BaseModel):
                 tables.append((here, annotation))
-            elif here != ("personality",):
+            elif here in _NAMED:
+                tables.append(((*here, "*"), get_args(annotation)[1]))
+            else:
                 known[here] = _atoms(annotation)
     return known
 
 
+def _named_place(path: _Path) -> _Path | None:
+    """Where the user's own name in `path` stands: the path of the table that holds it."""
+    for length in (1, 2):
+        if path[:length] in _NAMED and len(path) > length:
+            return path[:length]
+    return None
+
+
 def _general(path: _Path) -> _Path:
-    """`path` with the name of a profile replaced by `*`."""
-    is_profile = path[0] == "personality" and len(path) > 1
-    return ("personality", "*", *path[2:]) if is_profile else path
+    """`path` with a name of the user's own replaced by `*`."""
+    place = _named_place(path)
+    return path if place is None else (*place, "*", *path[len(place) + 1 :])
+
+
+def _declares(path: _Path) -> bool:
+    """Whether `path` is a table that says something by being there."""
+    place = _named_place(path)
+    return place is not None and len(path) == len(place) + 1 and _NAMED[place].declares
 
 
 def _is_table(path: _Path) -> bool:
@@ -370,14 +409,14 @@ def _atoms(annotation: Any) -> frozenset[Any]:
 
 def _atoms_of(path: _Path, fault: str, in_environment: bool = False) -> frozenset[Any]:
     """The types of the key at `path`; raises InvalidConfig beginning with `fault`."""
-    known, general = _known(), _general(path)
-    if general != path and not ids.valid_nova_name(path[1]):
-        raise InvalidConfig(f"{fault}: {path[1]!r} is no Nova name: {_NAME_RULE}")
+    known, general, place = _known(), _general(path), _named_place(path)
+    if place is not None and not _NAMED[place].is_valid(name := path[len(place)]):
+        raise InvalidConfig(f"{fault}: {name!r} is no {_NAMED[place].what}: {_NAMED[place].rule}")
     if general in known:
         return known[general]
     if _is_table(path):
         raise InvalidConfig(f"{fault}: {'.'.join(path)} is a section, give one of its keys")
-    name = path[1] if general != path else "NAME"
+    name = "NAME" if place is None else path[len(place)]
     candidates = [tuple(name if part == "*" else part for part in key) for key in known]
     nearest = max(candidates, key=lambda key: _likeness(path, key))
     shown = _variable(nearest) if in_environment else ".".join(nearest)
@@ -414,7 +453,10 @@ def _build(layers: _Layers) -> Settings:
         table = nested
         for part in path[:-1]:
             table = table.setdefault(part, {})
-        table[path[-1]] = value
+        if value == {} and _declares(path):
+            table.setdefault(path[-1], {})
+        else:
+            table[path[-1]] = value
     try:
         settings = Settings.model_validate(nested)
     except ValidationError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -20,7 +20,13 @@ def register(app: typer.Typer) -> None:
         "novawf status --json | jq '.novas[] | {id, state}'",
         "novawf status --store redis://:secret@db.example:18000/0",
     )(status)
-    command(app, "limits", "novawf limits", "novawf limits --json")(limits)
+    command(
+        app,
+        "limits",
+        "novawf limits",
+        "novawf limits --json | jq '.breakers'",
+        "novawf limits --reset anthropic/alice",
+    )(limits)
     command(
         app,
         "store-url",
@@ -41,28 +47,23 @@ async def status(call: Invocation) -> None:
         call.out.show(document, *status_lines(document, now_s))
 
 
-async def limits(call: Invocation) -> None:
+async def limits(
+    call: Invocation,
+    reset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Close the breaker of NAME's upstream, and forget what its provider said.",
+        ),
+    ] = None,
+) -> None:
     """Show what is left of the API limits, which hold for the whole fleet."""
     async with call.fleet() as fleet:
+        if reset is not None:
+            await fleet.reset_limit(reset)
         document = await fleet.limits()
-    wait_s = document["next_free_in_s"]
-    call.out.show(
-        document,
-        pairs(
-            [
-                ("this minute", f"{document['minute_left']} of {_per(document, 'minute')} left"),
-                ("this hour", f"{document['hour_left']} of {_per(document, 'hour')} left"),
-                ("in flight", f"{document['in_use']} of {document['concurrent']}"),
-                ("next permit", f"in {wait_s:.1f} s" if wait_s else "now"),
-                (
-                    "so far",
-                    f"{document['granted']} granted, {document['ok']} ok, "
-                    f"{document['failed']} failed, {document['expired']} never reported back, "
-                    f"{document['void']} unused",
-                ),
-            ]
-        ),
-    )
+        now_s = fleet.clock.wall_s()
+    call.out.show(document, *limit_lines(document, now_s))
 
 
 async def store_url(call: Invocation) -> None:
@@ -70,6 +71,77 @@ async def store_url(call: Invocation) -> None:
     async with call.fleet() as fleet:
         url = fleet.address.url()
     call.out.show({"store_url": url}, url)
+
+
+def limit_lines(document: dict[str, Any], now_s: float) -> list[str]:
+    """The limits for people."""
+    head = [
+        ("this minute", f"{document['minute_left']} of {_per(document, 'minute')} left"),
+        ("this hour", f"{document['hour_left']} of {_per(document, 'hour')} left"),
+        ("in flight", f"{document['in_use']} of {document['concurrent']}"),
+        ("next permit", _next_permit(document)),
+        (
+            "so far",
+            f"{document['granted']} granted, {document['ok']} ok, "
+            f"{document['failed']} failed, {document['expired']} never reported back, "
+            f"{document['void']} unused",
+        ),
+    ]
+    if document["unpermitted"]:
+        head.append(("ALARM", f"{document['unpermitted']} requests were made without a permit"))
+    lines = [pairs(head)]
+    rows: list[tuple[Any, ...]]
+    if document["named"]:
+        rows = [
+            (
+                limit["name"],
+                _of(limit["minute_left"], limit["requests_per_minute"]),
+                _of(limit["hour_left"], limit["requests_per_hour"]),
+                _of(limit["in_use"], limit["concurrent"]),
+                _next_permit(limit),
+            )
+            for limit in document["named"]
+        ]
+        columns = ("LIMIT", "MINUTE LEFT", "HOUR LEFT", "IN FLIGHT", "NEXT PERMIT")
+        lines += ["", table(columns, rows)]
+    if document["breakers"]:
+        rows = [
+            (row["upstream"], row["state"], row.get("failures"), row.get("error") or row["until"])
+            for row in document["breakers"]
+        ]
+        lines += ["", table(("UPSTREAM", "BREAKER", "FAILURES", "UNTIL"), rows)]
+    if document["advice"]:
+        rows = [(row["limit"] or "(fleet)", _advice(row)) for row in document["advice"]]
+        lines += ["", table(("LIMIT", "ITS PROVIDER SAYS"), rows)]
+    if document["waiting"]:
+        rows = [
+            (row["nova"], row["task"], duration(max(0.0, now_s - parse_iso(row["since"]))))
+            for row in document["waiting"]
+        ]
+        lines += ["", table(("NOVA", "TASK", "WAITS FOR A PERMIT SINCE"), rows)]
+    return lines
+
+
+def _next_permit(limit: dict[str, Any]) -> str:
+    if not limit["next_free_in_s"]:
+        return "now"
+    whose = f" of {limit['blocked_limit']}" if limit["blocked_limit"] else ""
+    return f"in {limit['next_free_in_s']:.1f} s ({limit['blocked_by']}{whose})"
+
+
+def _of(number: int, most: int | None) -> str:
+    return "no bound" if most is None else f"{number} of {most}"
+
+
+def _advice(row: dict[str, Any]) -> str:
+    if "error" in row:
+        return str(row["error"])
+    said = []
+    if row["blocked_until"]:
+        said.append(f"nothing until {row['blocked_until']}")
+    if row["gap_s"]:
+        said.append(f"one in {row['gap_s']:g} s until {row['gap_until']}")
+    return ", ".join(said)
 
 
 def status_lines(document: dict[str, Any], now_s: float) -> list[str]:

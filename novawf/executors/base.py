@@ -10,18 +10,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from novawf.executors.start import Start
 
+if TYPE_CHECKING:
+    from novawf.limits.request import ApiAnswer, ApiAsk
+
 Cause = Literal[
     "", "failed", "timeout", "deadline", "hung", "limit", "cancelled", "crash", "not_found",
-    "not_accepted", "lost", "away", "late",
+    "not_accepted", "lost", "away", "late", "rate_limit", "auth", "context",
 ]  # fmt: skip
 """Why work did not succeed; empty when it did.
 
 * ``failed``: it ran and said so (exit code, exception).
-* ``timeout``: it exceeded `Work.timeout_s`; its tree was ended.
+* ``timeout``: it exceeded `Work.timeout_s`, or a request of its own outlasted its permit; its tree
+  was ended.
 * ``hung``: it wrote nothing for `[executors] silence_s`; its tree was ended.
 * ``limit``: it used more than it may (`[executors.limits]`); its tree was ended.
 * ``cancelled``: the cancel event was set; its tree was ended.
@@ -32,6 +36,9 @@ Cause = Literal[
 * ``lost``: the keeper went away (its tree with it); nothing is known about how far it came.
 * ``away``: there was nobody to start it; it was not begun.
 * ``late``: its time to begin was over, or it was called off; it was not begun (`start.Start`).
+* ``rate_limit``: a provider sent it away; `Outcome.retry_after_s` says for how long.
+* ``auth``: a provider does not know its login.
+* ``context``: what it asked did not fit into the model's context.
 """
 
 STDOUT_TAIL_BYTES = 8192
@@ -74,6 +81,8 @@ class Outcome:
     stdout_tail: str = ""
     duration_s: float = 0.0
     output_bytes: int = 0
+    retry_after_s: float | None = None
+    """Of `rate_limit`: when it may be tried again; None: nobody said."""
 
 
 NOT_BEGUN = Outcome(ok=False, cause="late", error="its time to begin was over; not begun")
@@ -88,11 +97,18 @@ class Report(Protocol):
     def alive(self) -> None:
         """The work shows life: it wrote output. Cheap; called at most once a second."""
 
-    async def api_request(self, cost_usd: float) -> dict[str, Any]:
-        """Wait for the fleet's limiter; answers the permit as a JSON object."""
+    async def api_request(self, ask: ApiAsk) -> dict[str, Any]:
+        """Wait for the fleet's limiter; answers the permit as a JSON object.
 
-    async def api_done(self, permit: dict[str, Any], ok: bool) -> None:
+        `timeout_s`, `start_in_ms` and `ends_in_ms` in it say how long the request may take, and
+        how much later it has to start, and its place is given away.
+        """
+
+    async def api_done(self, permit: dict[str, Any], answer: ApiAnswer) -> None:
         """The request under `permit` ended, well or not."""
+
+    async def api_void(self, permit: dict[str, Any]) -> None:
+        """The permit came too late; no request was sent under it."""
 
 
 class Executor(Protocol):

@@ -18,17 +18,20 @@ import mmap
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-from novawf.clock import monotonic_s
+from novawf.clock import boottime_ms, monotonic_s, wall_s
 from novawf.errors import ExecutorAway, ExecutorLost
 from novawf.executors.base import NOT_BEGUN, STDOUT_TAIL_BYTES, Cause, Outcome, Report, Work
 from novawf.executors.command import signal_name
 from novawf.executors.config import ExecutorSettings
 from novawf.executors.environment import base_environment
 from novawf.executors.start import Start
+from novawf.limits import provider
+from novawf.limits.request import FAILED, SLOW_DOWN, ApiAnswer, ApiAsk
 from novawf.processes.keeper import BOOT, KeeperClient, Kept, SpawnRequest
 from novawf.processes.wire import Decoder, FrameError, encode
 
@@ -37,6 +40,11 @@ BEGAN_BYTES = 8
 
 WATCH_AFTER_S = 0.02
 """A job that takes longer is watched for its cancel event and its time-out."""
+
+OVERDUE_MS = 3_000
+"""So long before a permit's place is given away a request that still runs is ended, with its
+worker: two seconds after its own time-out should have done that, at the latest."""
+OVERDUE_GRACE_S = 0.5
 
 
 class PythonExecutor:
@@ -97,11 +105,12 @@ class PythonExecutor:
         timer = loop.call_later(WATCH_AFTER_S, watch.start)
         try:
             answer = await answered
-            if answer is not None and not watch.verdict and "recycle" not in answer:
-                return _outcome(answer, monotonic_s() - began_s)
+            verdict = watch.verdict or worker.verdict
+            if answer is not None and not verdict and "recycle" not in answer:
+                return _outcome(answer, monotonic_s() - began_s, worker.slow_down_s())
             # The worker has gone, or has to go, with all that the job left in it.
             self._worker = None
-            ended = await worker.end(None if watch.verdict else self._settings.grace_s)
+            ended = await worker.end(None if verdict else self._settings.grace_s)
         except asyncio.CancelledError:
             self._worker = None
             await _undisturbed(worker.end(self._settings.grace_s))
@@ -111,18 +120,19 @@ class PythonExecutor:
             watch.stop()
             worker.finish()
         duration_s = monotonic_s() - began_s
-        if not watch.verdict and answer is None and cancel.is_set():
-            watch.verdict = "cancelled"  # ended outright, before the watch began
-        if watch.verdict:
-            text = (
-                f"exceeded {work.timeout_s:g} s and was ended"
-                if watch.verdict == "timeout"
-                else "cancelled and ended"
-            )
+        if not verdict and answer is None and cancel.is_set():
+            verdict = "cancelled"  # ended outright, before the watch began
+        if verdict:
+            if worker.verdict and not watch.verdict:
+                text = "an API request did not end with its permit, and was ended"
+            elif verdict == "timeout":
+                text = f"exceeded {work.timeout_s:g} s and was ended"
+            else:
+                text = "cancelled and ended"
             tail = answer or {}
-            return _failure(watch.verdict, text, tail, duration_s)
+            return _failure(verdict, text, tail, duration_s)
         if answer is not None:
-            return _outcome(answer, duration_s)
+            return _outcome(answer, duration_s, worker.slow_down_s())
         how = (
             f"died of {signal_name(ended.signal)}"
             if ended.signal is not None
@@ -198,14 +208,18 @@ class _Worker(asyncio.Protocol):
         self._answered: asyncio.Future[dict[str, Any] | None] | None = None
         self._report: Report | None = None
         self._requests: dict[int, asyncio.Task[None]] = {}
-        self._permits: dict[int, dict[str, Any]] = {}
+        self._permits: dict[int, _Held] = {}
         self._reporting: set[asyncio.Task[None]] = set()
+        self._slow_until_s = 0.0
+        self.verdict: Cause = ""
+        """Why it was ended, where one of its requests is the reason."""
 
     def begin(
         self, frame: bytes, report: Report, loop: asyncio.AbstractEventLoop
     ) -> asyncio.Future[dict[str, Any] | None]:
         """Send a job; the future has its answer, or None when the worker went away."""
         self._report = report
+        self._slow_until_s = 0.0
         self._answered = loop.create_future()
         if self.lost or self._transport is None:
             self._answered.set_result(None)
@@ -227,10 +241,15 @@ class _Worker(asyncio.Protocol):
         if self._requests or self._permits:
             for task in self._requests.values():
                 task.cancel()
-            for permit in self._permits.values():
-                self._release(permit, ok=False)
+            for held in self._permits.values():
+                self._release(held, FAILED)
             self._requests, self._permits = {}, {}
         self._answered = self._report = None
+
+    def slow_down_s(self) -> float | None:
+        """How long the answers to the job's requests ask us to stay away; None: not at all."""
+        left_s = self._slow_until_s - monotonic_s()
+        return left_s if left_s > 0 else None
 
     def kill(self, grace_s: float) -> None:
         """End the worker's tree; `end` waits for it."""
@@ -278,32 +297,80 @@ class _Worker(asyncio.Protocol):
                 report.progress(percent, text)
             case {"alive": _}:
                 report.alive()
-            case {"api": int(number), "cost": float(cost_usd)}:
-                task = asyncio.ensure_future(self._request(number, cost_usd, report))
+            case {
+                "api": int(number),
+                "ask": [str(limit), float(cost_usd), int(tokens), str(model)],
+            }:
+                ask = ApiAsk(limit, cost_usd, tokens, model)
+                task = asyncio.ensure_future(self._request(number, ask, report))
                 self._requests[number] = task
             case {"api_done": int(number), "ok": bool(ok)}:
                 if number in self._requests:
                     self._requests.pop(number).cancel()
                 if number in self._permits:
-                    self._release(self._permits.pop(number), ok)
+                    said = message.get("said")
+                    answer = provider.read(ok, said if isinstance(said, dict) else {}, wall_s())
+                    self._note(answer)
+                    self._release(self._permits.pop(number), answer)
+            case {"api_late": int(number)}:
+                if number in self._permits:
+                    held = self._permits.pop(number)
+                    held.timer.cancel()
+                    self._tell(report.api_void(held.permit))
 
-    async def _request(self, number: int, cost_usd: float, report: Report) -> None:
+    async def _request(self, number: int, ask: ApiAsk, report: Report) -> None:
         try:
-            permit = await report.api_request(cost_usd)
+            permit = await report.api_request(ask)
         except Exception as error:  # whatever it was: the job must not wait for ever
             answer: dict[str, Any] = {"api": number, "error": str(error) or type(error).__name__}
         else:
-            self._permits[number] = permit
-            answer = {"api": number, "permit": permit}
+            now_ms = boottime_ms()
+            left_ms = permit.get("ends_in_ms", provider.NO_ADVICE)
+            self._permits[number] = _Held(permit, self._overdue_timer(number, left_ms))
+            timed = dict(permit)
+            if "start_in_ms" in permit:  # by a clock that the worker has as well
+                timed["start_by_boot_ms"] = now_ms + permit["start_in_ms"]
+            answer = {"api": number, "permit": timed}
         self._requests.pop(number, None)
         if self._transport is not None and not self.lost:
             self._transport.write(encode(answer))
 
-    def _release(self, permit: dict[str, Any], ok: bool) -> None:
+    def _overdue_timer(self, number: int, left_ms: int) -> asyncio.TimerHandle:
+        loop = asyncio.get_running_loop()
+        if left_ms < 0:  # a limiter that gives no leases
+            return loop.call_later(0, lambda: None)
+        return loop.call_later(max(0, left_ms - OVERDUE_MS) / 1000, self._overdue, number)
+
+    def _overdue(self, number: int) -> None:
+        """The place of a request that still runs is about to be given away."""
+        if number in self._permits:
+            self.verdict = "timeout"
+            self._kept.kill(OVERDUE_GRACE_S)
+
+    def _note(self, answer: ApiAnswer) -> None:
+        if answer.status in SLOW_DOWN:
+            wait_s = (
+                answer.retry_after_s if answer.retry_after_s is not None else answer.resets_in_s
+            )
+            if wait_s is not None:
+                self._slow_until_s = max(self._slow_until_s, monotonic_s() + wait_s)
+
+    def _release(self, held: _Held, answer: ApiAnswer) -> None:
+        held.timer.cancel()
         if self._report is not None:
-            task = asyncio.ensure_future(self._report.api_done(permit, ok))
-            self._reporting.add(task)
-            task.add_done_callback(self._reporting.discard)
+            self._tell(self._report.api_done(held.permit, answer))
+
+    def _tell(self, telling: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(telling)
+        self._reporting.add(task)
+        task.add_done_callback(self._reporting.discard)
+
+
+class _Held(NamedTuple):
+    """A permit in the job's hands, and what ends the worker when it is kept too long."""
+
+    permit: dict[str, Any]
+    timer: asyncio.TimerHandle
 
 
 class _Watch:
@@ -364,9 +431,12 @@ def _job_frame(work: Work) -> bytes:
     return encode(job)
 
 
-def _outcome(answer: dict[str, Any], duration_s: float) -> Outcome:
+def _outcome(answer: dict[str, Any], duration_s: float, slow_down_s: float | None) -> Outcome:
     if "e" in answer:
-        return _failure(answer["c"], answer["e"], answer, duration_s)
+        failure = _failure(answer["c"], answer["e"], answer, duration_s)
+        if failure.cause == "rate_limit":
+            return replace(failure, retry_after_s=answer.get("after", slow_down_s))
+        return failure
     return Outcome(
         ok=True,
         results=answer["r"],

@@ -9,9 +9,11 @@ descriptor 3; descriptor 4 is memory where it notes when a job began. From the N
 
 To the Nova::
 
-    {"r": result} or {"e": error, "c": cause}, with "t" tail, "n" output bytes, "recycle": true
+    {"r": result} or {"e": error, "c": cause, "after": seconds}, with "t" tail, "n" output bytes,
+    "recycle": true
     {"p": [percent, text]}    {"alive": 1}
-    {"api": number, "cost": usd}    {"api_done": number, "ok": bool}
+    {"api": number, "ask": [limit, cost in usd, tokens, model]}
+    {"api_done": number, "ok": bool, "said": {…}}    {"api_late": number}
 
 A plain blocking loop: a job may block, crash or leak here without harm to the Nova. It imports as
 little as possible; asyncio comes with the first coroutine. What a job prints goes to its log;
@@ -29,9 +31,17 @@ import signal
 import socket
 import sys
 import threading
+import time
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic, monotonic_ns  # noqa: TID251 - novawf.clock would be one more import for this
 
-from novawf.executors.context import Context, PermitRefused
+from novawf.executors.context import (
+    AuthFailed,
+    Context,
+    ContextOverflow,
+    Permit,
+    PermitRefused,
+    RateLimited,
+)
 from novawf.processes.output import BoundedLog
 from novawf.processes.wire import Decoder, encode
 
@@ -163,32 +173,49 @@ class Link:
             self._progress_at = now
         self._channel.send(encode({"p": [percent, text]}))
 
-    def acquire(self, cost_usd: float) -> tuple[int, dict[str, Any]]:
+    def acquire(self, ask: tuple[Any, ...]) -> tuple[int, Permit]:
         """Block until the permit is there. Raises PermitRefused."""
         if self._loop is not None:
             if threading.get_ident() == self._loop_thread:
                 raise RuntimeError("in an async job use `async with ctx.api_request()`")
             import asyncio  # noqa: PLC0415 - loaded already when there is a loop
 
-            asked = asyncio.run_coroutine_threadsafe(self.acquire_async(cost_usd), self._loop)
+            asked = asyncio.run_coroutine_threadsafe(self.acquire_async(ask), self._loop)
             return asked.result()
         with self._asking:  # threads of a job wait their turn: one reader on the channel
-            number = self._ask(cost_usd)
             while True:
-                for message in self._channel.receive():
-                    if message.get("api") == number:
-                        return number, _permit(message)
+                number = self._ask(ask)
+                permit = self._received(number)
+                if self._in_time(number, permit):
+                    return number, permit
 
-    async def acquire_async(self, cost_usd: float) -> tuple[int, dict[str, Any]]:
+    async def acquire_async(self, ask: tuple[Any, ...]) -> tuple[int, Permit]:
         """The same for coroutines of the worker's own loop, any number at once."""
         import asyncio  # noqa: PLC0415 - only jobs that are coroutines pay for it
 
         loop = asyncio.get_running_loop()
         if loop is not self._loop:  # a plain function with a loop of its own
-            return await asyncio.to_thread(self.acquire, cost_usd)
+            return await asyncio.to_thread(self.acquire, ask)
+        while True:
+            number, permit = await self._awaited(ask, loop)
+            if self._in_time(number, permit):
+                return number, permit
+
+    def release(self, number: int, ok: bool, said: dict[str, Any] | None = None) -> None:
+        """The request ended, and what its answer said."""
+        done: dict[str, Any] = {"api_done": number, "ok": ok}
+        if said:
+            done["said"] = said
+        self._channel.send(encode(done))
+
+    async def _awaited(
+        self, ask: tuple[Any, ...], loop: asyncio.AbstractEventLoop
+    ) -> tuple[int, Permit]:
+        import asyncio  # noqa: PLC0415 - loaded already
+
         if not self._waiting:
             loop.add_reader(self._channel.fileno(), self._answered)
-        number = self._ask(cost_usd)
+        number = self._ask(ask)
         self._waiting[number] = loop.create_future()
         try:
             return number, _permit(await self._waiting[number])
@@ -200,9 +227,20 @@ class Link:
             if not self._waiting:
                 loop.remove_reader(self._channel.fileno())
 
-    def release(self, number: int, ok: bool) -> None:
-        """The request ended."""
-        self._channel.send(encode({"api_done": number, "ok": ok}))
+    def _received(self, number: int) -> Permit:
+        while True:
+            for message in self._channel.receive():
+                if message.get("api") == number:
+                    return _permit(message)
+
+    def _in_time(self, number: int, permit: Permit) -> bool:
+        """Whether the request may start: this process may have been stopped, or the machine."""
+        start_by_ms = permit.get("start_by_boot_ms")
+        now_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+        if start_by_ms is None or now_ms <= start_by_ms:
+            return True
+        self._channel.send(encode({"api_late": number}))
+        return False
 
     def loop(self) -> asyncio.AbstractEventLoop:
         """The one loop for all jobs that are coroutines."""
@@ -230,9 +268,9 @@ class Link:
 
     _runner: asyncio.AbstractEventLoop | None = None
 
-    def _ask(self, cost_usd: float) -> int:
+    def _ask(self, ask: tuple[Any, ...]) -> int:
         self._number += 1
-        self._channel.send(encode({"api": self._number, "cost": float(cost_usd)}))
+        self._channel.send(encode({"api": self._number, "ask": ask}))
         return self._number
 
     def _answered(self) -> None:
@@ -242,11 +280,18 @@ class Link:
                 future.set_result(message)
 
 
-def _permit(message: dict[str, Any]) -> dict[str, Any]:
+def _permit(message: dict[str, Any]) -> Permit:
     if "error" in message:
         raise PermitRefused(message["error"])
-    permit: dict[str, Any] = message["permit"]
-    return permit
+    return Permit(message["permit"])
+
+
+def _said_by_job(error: BaseException) -> RateLimited | AuthFailed | ContextOverflow | None:
+    """Why a job says that it cannot go on; also when a task group has wrapped nothing else."""
+    if isinstance(error, BaseExceptionGroup):
+        found = [_said_by_job(inner) for inner in error.exceptions]
+        return found[0] if all(found) else None
+    return error if isinstance(error, RateLimited | AuthFailed | ContextOverflow) else None
 
 
 def resolve(target: str) -> Callable[..., Any]:
@@ -323,7 +368,13 @@ class Worker:
             frame, answer = b"", {"e": str(error), "c": "not_found"}
             self._print_traceback(error.__cause__)
         except Exception as error:
-            frame, answer = b"", {"e": describe(error), "c": "failed"}
+            said = _said_by_job(error)
+            frame, answer = (
+                b"",
+                {"e": describe(said or error), "c": said.cause if said else "failed"},
+            )
+            if isinstance(said, RateLimited) and said.retry_after_s is not None:
+                answer["after"] = float(said.retry_after_s)
             self._print_traceback(error)
         except SystemExit as error:
             frame, answer = b"", {"e": f"the job called sys.exit({error.code!r})", "c": "failed"}

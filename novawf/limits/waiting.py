@@ -1,7 +1,8 @@
 """The line before the limiter: by tier, then by arrival. Pure: it grants nothing and knows no time.
 
 A waiting critical caller always goes first; unlike in the task queue nothing ages here, because a
-permit is worth seconds, not hours.
+permit is worth seconds, not hours. Callers that wait for the same thing (one limit, one class) are
+served in order; one that waits for something else may overtake them.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ class WaitingLine(Generic[T]):
         """The items, next first."""
         return (ticket.item for ticket in self._tickets)
 
+    def tickets(self) -> Iterator[Ticket[T]]:
+        """The places, next first. The line must not change meanwhile."""
+        return iter(self._tickets)
+
     def join(self, tier: str, item: T) -> Ticket[T]:
         """Take the last place of a tier. Raises UserError for a tier that does not exist."""
         if tier not in _RANK:
@@ -52,7 +57,7 @@ class WaitingLine(Generic[T]):
         return ticket
 
     def leave(self, ticket: Ticket[T]) -> bool:
-        """Give the place up; False when it was served or left already."""
+        """Give the place up, also to be served; False when that was done already."""
         place = bisect_left(self._tickets, ticket)
         if place == len(self._tickets) or self._tickets[place] != ticket:
             return False

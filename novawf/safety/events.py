@@ -103,6 +103,19 @@ async def report(
     return entry_id
 
 
+async def unpermitted(redis: Redis, clock: Clock, limit: str, permit_id: str) -> None:
+    """A request ended under a permit that nobody granted (`RateLimiter`'s `unpermitted`)."""
+    await report(
+        redis,
+        clock,
+        SafetyEvent(
+            Kind.API_HAMMERING,
+            source=limit or "fleet",
+            detail=f"a request was made without a permit: {permit_id} was never granted",
+        ),
+    )
+
+
 def entry_order(entry_id: str) -> tuple[int, int]:
     """Ids of entries compare by their two numbers, not as text."""
     ms, _, number = entry_id.partition("-")

@@ -57,6 +57,8 @@ QUARANTINE = "novawf:quarantine"
 LIMIT_GRANTS = "novawf:limits:grants"
 LIMIT_LEASES = "novawf:limits:leases"
 LIMIT_COUNTS = "novawf:limits:counts"
+LIMIT_BREAKERS = "novawf:limits:breakers"
+LIMIT_ADVICE = "novawf:limits:advice"
 
 # -- safety ---------------------------------------------------------------------------------------
 SAFETY_EVENTS = "novawf:safety:events"
@@ -142,6 +144,21 @@ def safety(nova: str) -> str:
     return f"nova.safety.{nova}"
 
 
+def limit_grants(limit: str) -> str:
+    """Zset: as LIMIT_GRANTS, of one named limit."""
+    return f"novawf:limits:grants:{limit}"
+
+
+def limit_leases(limit: str) -> str:
+    """Zset: as LIMIT_LEASES, of one named limit."""
+    return f"novawf:limits:leases:{limit}"
+
+
+def limit_counts(limit: str) -> str:
+    """Hash: as LIMIT_COUNTS, of one named limit."""
+    return f"novawf:limits:counts:{limit}"
+
+
 class Key(NamedTuple):
     """One row of the schema."""
 
@@ -196,6 +213,11 @@ SCHEMA: tuple[Key, ...] = (
     Key(LIMIT_GRANTS, "zset", "none", "permit id by grant time (ms), one hour and a second back"),
     Key(LIMIT_LEASES, "zset", "none", "permit id by lease expiry (ms): requests in flight"),
     Key(LIMIT_COUNTS, "hash", "none", "requests by outcome"),
+    Key("novawf:limits:grants:{limit}", "zset", "none", "the same of one named limit"),
+    Key("novawf:limits:leases:{limit}", "zset", "none", "the same of one named limit"),
+    Key("novawf:limits:counts:{limit}", "hash", "none", "the same of one named limit"),
+    Key(LIMIT_BREAKERS, "hash", "none", "upstream → its breaker, see limits/scripts/breaker.lua"),
+    Key(LIMIT_ADVICE, "hash", "none", "limit → what its provider said, limits/scripts/advice.lua"),
     Key(SAFETY_EVENTS, "stream", "none", "violations, for the mechanisms to judge; bounded"),
     Key(
         SAFETY_STATE,

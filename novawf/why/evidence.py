@@ -90,11 +90,13 @@ class Permits(NamedTuple):
     """The API limits, as far as an explanation needs them."""
 
     blocked_by: str = ""
-    """`minute`, `hour`, `concurrent`, `clock`; empty when a permit is free."""
+    """A `limits.ledger.Blocker`: `minute`, `breaker` …; empty when a permit is free."""
     free_in_ms: int = 0
     per_minute: int = 0
     per_hour: int = 0
     concurrent: int = 0
+    limit: str = ""
+    """The limit or upstream that blocks; empty: the fleet's own."""
 
 
 class Supervisor(NamedTuple):

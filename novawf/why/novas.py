@@ -158,6 +158,12 @@ def permit_wait(fleet: FleetEvidence, moment: Moment) -> Explanation:
         "hour": f"the {permits.per_hour} requests of an hour are used up",
         "concurrent": f"{permits.concurrent} requests are in flight, the most at once",
         "clock": "fleet time went back, and no permit is given until that is made up for",
+        "breaker": f"the breaker of {permits.limit} is open after failures in a row",
+        "provider": "the provider's own answers ask us to slow down",
+        "corrupt": f"what the store holds about {permits.limit or 'default'} cannot be read; run: "
+        f"novawf limits --reset {permits.limit or 'default'}",
+        "stop": "the emergency stop is on, and no permit is given",
+        "safety": "there is no valid safety verdict, and no permit is given without one",
     }[permits.blocked_by]
     free_ms = moment.now_ms + permits.free_in_ms
     earlier = " or when a request ends" if permits.blocked_by == "concurrent" else ""

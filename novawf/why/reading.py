@@ -247,6 +247,7 @@ class Reader:
             settings.requests_per_minute,
             settings.requests_per_hour,
             settings.concurrent,
+            snapshot.blocked_limit,
         )
 
 

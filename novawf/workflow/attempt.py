@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from novawf.clock import Clock, boottime_s, monotonic_s
 from novawf.executors.base import NOT_BEGUN, Cause, Executor, Outcome, Work
 from novawf.executors.start import START_MS, Start
+from novawf.limits.request import ApiAnswer, ApiAsk, refuse_uncounted
 from novawf.tasks.claims import Claim
 from novawf.tasks.config import TaskSettings
 from novawf.tasks.ending import Ending, decide
@@ -47,13 +48,13 @@ task is in other hands by now."""
 class ApiLimiter(Protocol):
     """The fleet's limiter as running work reaches it."""
 
-    async def acquire(self, tier: str, caller: str) -> dict[str, Any]:
+    async def acquire(self, tier: str, caller: str, limit: str) -> dict[str, Any]:
         """Wait for a permit; answers it as a JSON object with its `id`."""
 
-    async def release(self, permit_id: str, ok: bool) -> None:
+    async def release(self, permit_id: str, answer: ApiAnswer, limit: str) -> None:
         """The request under the permit ended."""
 
-    async def void(self, permit_id: str) -> None:
+    async def void(self, permit_id: str, limit: str) -> None:
         """The permit will not be used."""
 
 
@@ -115,6 +116,7 @@ class Attempt:
             jitter=jitter,
             settings=settings,
             left_s=self.deadline_left_s,
+            retry_after_s=outcome.retry_after_s,
         )
 
     def detail(self) -> str:
@@ -338,7 +340,13 @@ class AttemptRunner:
         if said.ok:
             return outcome
         cause: Cause = "not_accepted" if said.cause in _REFUSALS else said.cause
-        return replace(outcome, ok=False, cause=cause, error=f"acceptance check: {said.error}")
+        return replace(
+            outcome,
+            ok=False,
+            cause=cause,
+            error=f"acceptance check: {said.error}",
+            retry_after_s=said.retry_after_s,
+        )
 
     def _left_s(self, deadline_ms: int) -> float:
         return (deadline_ms - self.clock.now_ms()) / 1000
@@ -360,27 +368,32 @@ class _AttemptReport:
     def alive(self) -> None:
         self.attempt.last_sign_ms = self.runner.clock.now_ms()
 
-    async def api_request(self, cost_usd: float) -> dict[str, Any]:
-        if cost_usd:
-            # A declared cost that nothing counts would be a hole in every budget to come.
-            raise ValueError("cost_usd: budgets are not enforced yet; declare no cost")
+    async def api_request(self, ask: ApiAsk) -> dict[str, Any]:
+        refuse_uncounted(ask)
         if self.runner.limiter is None:
             raise RuntimeError("there is no limiter in reach: no request may be made")
         tier = self.attempt.claim.spec.get("priority", "medium")
-        self.attempt.waits_for_permit(1, self.runner.clock.now_ms())
+        clock = self.runner.clock
+        self.attempt.waits_for_permit(1, clock.now_ms())
         try:
             while True:
-                permit = await self.runner.limiter.acquire(tier, self.runner.nova)
+                permit = await self.runner.limiter.acquire(tier, self.runner.nova, ask.limit)
                 # A grant not begun within its second is void: the windows count from the grant.
-                if self.runner.clock.now_ms() <= permit["start_by_ms"]:
-                    return permit
-                await self.runner.limiter.void(permit["id"])
+                start_in_ms = permit["start_by_ms"] - clock.now_ms()
+                if start_in_ms >= 0:
+                    ends_in_ms = permit["expires_at_ms"] - clock.now_ms()
+                    return permit | {"start_in_ms": start_in_ms, "ends_in_ms": ends_in_ms}
+                await self.api_void(permit)
         finally:
             self.attempt.waits_for_permit(-1, 0)
 
-    async def api_done(self, permit: dict[str, Any], ok: bool) -> None:
+    async def api_done(self, permit: dict[str, Any], answer: ApiAnswer) -> None:
         if self.runner.limiter is not None:
-            await self.runner.limiter.release(permit["id"], ok)
+            await self.runner.limiter.release(permit["id"], answer, permit["limit"])
+
+    async def api_void(self, permit: dict[str, Any]) -> None:
+        if self.runner.limiter is not None:
+            await self.runner.limiter.void(permit["id"], permit["limit"])
 
 
 def _executor_of(spec: Mapping[str, Any]) -> str | None:

@@ -19,10 +19,12 @@ from tests.bench import (
     coldstart,
     depth,
     discovery,
+    hammer,
     idle,
     keeper,
     latency,
     many,
+    permits,
     processes,
     quarantine,
     recovery,
@@ -54,6 +56,8 @@ BENCHMARKS: dict[str, ModuleType] = {
     "keeper": keeper,
     "safety": safety,
     "stop": stop,
+    "hammer": hammer,
+    "permits": permits,
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 from novawf.executors.base import NOT_BEGUN, Outcome, Work
 from novawf.executors.maintenance import Job, MaintenanceExecutor
 from novawf.executors.start import Start
+from novawf.limits.request import ApiAnswer, ApiAsk
 
 
 class NoReport:
@@ -20,10 +21,12 @@ class NoReport:
 
     def waits_for_permit(self) -> None: ...
 
-    async def api_request(self, cost_usd: float) -> dict[str, Any]:
+    async def api_request(self, ask: ApiAsk) -> dict[str, Any]:
         raise AssertionError("a built-in job asks for no API request")
 
-    async def api_done(self, permit: dict[str, Any], ok: bool) -> None: ...
+    async def api_done(self, permit: dict[str, Any], answer: ApiAnswer) -> None: ...
+
+    async def api_void(self, permit: dict[str, Any]) -> None: ...
 
 
 def work(job: str, *args: Any, timeout_s: float | None = None) -> Work:

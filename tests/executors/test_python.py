@@ -16,12 +16,13 @@ import pytest
 from process_world import Process, keeper_server
 from waiting import until
 
-from novawf.clock import boottime_s
+from novawf.clock import boottime_s, monotonic_s
 from novawf.errors import Refused
 from novawf.executors.base import NOT_BEGUN, Outcome, Work
 from novawf.executors.config import ExecutorSettings, PythonSettings
-from novawf.executors.python import PythonExecutor
+from novawf.executors.python import OVERDUE_MS, PythonExecutor
 from novawf.executors.start import SETTLE_S, Start
+from novawf.limits.request import ApiAnswer, ApiAsk
 from novawf.processes.keeper import KeeperClient
 
 SETTINGS = ExecutorSettings(
@@ -40,6 +41,10 @@ class Recorder:
         self.lives = 0
         self.granted = 0
         self.refuse = False
+        self.asks: list[ApiAsk] = []
+        self.answers: list[ApiAnswer] = []
+        self.times: dict[str, Any] = {}
+        """What the permits say about time."""
 
     def progress(self, percent: float | None, text: str) -> None:
         """Noted."""
@@ -49,18 +54,25 @@ class Recorder:
         """Counted."""
         self.lives += 1
 
-    async def api_request(self, cost_usd: float) -> dict[str, Any]:
+    async def api_request(self, ask: ApiAsk) -> dict[str, Any]:
         """The next permit."""
         await asyncio.sleep(0)
         if self.refuse:
             raise Refused("the budget is spent")
         self.granted += 1
-        self.heard.append(("asked", cost_usd))
-        return {"id": self.granted}
+        self.heard.append(("asked", ask.cost_usd))
+        self.asks.append(ask)
+        return {"id": self.granted, **self.times}
 
-    async def api_done(self, permit: dict[str, Any], ok: bool) -> None:
+    async def api_done(self, permit: dict[str, Any], answer: ApiAnswer) -> None:
         """Noted."""
-        self.heard.append(("done", permit["id"], ok))
+        self.heard.append(("done", permit["id"], answer.ok))
+        self.answers.append(answer)
+
+    async def api_void(self, permit: dict[str, Any]) -> None:
+        """Noted."""
+        self.heard.append(("void", permit["id"]))
+        self.times = {}  # the next one comes in time
 
 
 class Bench:
@@ -342,6 +354,96 @@ class TestContext:
         assert sorted(outcome.results) == [1, 2, 3, 4, 5, 6]
         done = [heard[1] for heard in bench.report.heard if heard[0] == "done"]
         assert sorted(done) == [1, 2, 3, 4, 5, 6]
+
+
+class TestAnswers:
+    """What a job tells of a provider's answers, and how it says that it cannot go on."""
+
+    async def test_all_that_is_asked_and_answered_reaches_the_nova(self, bench):
+        outcome = await bench.run("ask_all")
+        await asyncio.sleep(0)
+        assert outcome.results == ["retry-after", "x-ratelimit-remaining-requests"]
+        assert bench.report.asks == [ApiAsk("anthropic/alice", 0.0, 7, "m")]
+        assert bench.report.answers == [
+            ApiAnswer(ok=True, status=200, retry_after_s=17.0, cost_usd=0.5, tokens=5)
+        ]
+
+    @pytest.mark.parametrize(
+        ("job", "args", "cause", "status", "after_s"),
+        [
+            ("sent_away", (12.5, None), "rate_limit", 429, 12.5),
+            ("sent_away", (None, None), "rate_limit", 429, None),
+            ("sent_away", (None, {"Retry-After": "40"}), "rate_limit", 429, 40.0),
+            ("sent_away", (12.5, {"Retry-After": "40"}), "rate_limit", 429, 12.5),
+            ("sent_away_in_a_group", (), "rate_limit", 429, 9.0),
+            ("unknown_login", (), "auth", 401, None),
+            ("too_long", (), "context", 400, None),
+        ],
+    )
+    async def test_an_error_of_ours_is_the_cause_and_the_status(
+        self, bench, job, args, cause, status, after_s
+    ):
+        outcome = await bench.run(job, *args)
+        await asyncio.sleep(0)
+        assert (outcome.ok, outcome.cause) == (False, cause)
+        assert [answer.status for answer in bench.report.answers] == [status]
+        if after_s is None:
+            assert outcome.retry_after_s is None
+        else:
+            assert after_s - 5 < outcome.retry_after_s <= after_s
+
+    async def test_the_advice_of_one_job_is_not_the_nexts(self, bench):
+        await bench.run("sent_away", None, {"Retry-After": "40"})
+        assert (await bench.run("sent_away", None, None)).retry_after_s is None
+
+
+class TestRequestTimeOut:
+    """No request outlasts its permit: its place is about to be given to another."""
+
+    @pytest.mark.parametrize("job", ["slow_request", "slow_request_async"])
+    async def test_a_body_that_takes_too_long_is_interrupted(self, bench, job):
+        before = await bench.worker()
+        bench.report.times = {"timeout_s": 0.2}
+        outcome = await bench.run(job, 60)
+        await asyncio.sleep(0)
+        assert "longer than the 0.2 s that its permit allows" in outcome.results
+        assert [answer.ok for answer in bench.report.answers] == [False]
+        bench.report.times = {"timeout_s": 30}
+        assert (await bench.run(job, 0)).results is None
+        assert await bench.worker() == before
+
+    async def test_of_two_requests_one_inside_the_other_each_has_its_own_time(self, bench):
+        bench.report.times = {"timeout_s": 0.3}
+        assert (await bench.run("nested_requests")).results == ["inner", "outer timed out"]
+
+    @pytest.mark.parametrize("job", ["deaf_request", "request_in_a_thread"])
+    async def test_what_cannot_be_interrupted_is_ended_before_the_place_is_given_away(
+        self, bench, tmp_path, job
+    ):
+        before = await bench.worker()
+        left_ms = OVERDUE_MS + 300
+        bench.report.times = {"timeout_s": 0.1, "start_in_ms": 1000, "ends_in_ms": left_ms}
+        began_s = monotonic_s()
+        outcome = await bench.run(job, str(tmp_path / "there"))
+        await asyncio.sleep(0)
+        assert (outcome.cause, outcome.ok) == ("timeout", False)
+        assert outcome.error == "an API request did not end with its permit, and was ended"
+        assert 0.3 <= monotonic_s() - began_s < left_ms / 1000
+        assert not before.runs()
+        assert [answer.ok for answer in bench.report.answers] == [False]
+        assert (await bench.run("add", 1, 2)).ok
+
+    @pytest.mark.parametrize("job", ["request", "requests_at_once"])
+    async def test_a_permit_that_reaches_the_job_too_late_is_not_used(self, bench, job):
+        bench.report.times = {"start_in_ms": -1}
+        outcome = await bench.run(job, 1)
+        await asyncio.sleep(0)
+        assert outcome.ok
+        heard = bench.report.heard
+        void = [entry[1] for entry in heard if entry[0] == "void"]
+        used = [entry[1] for entry in heard if entry[0] == "done"]
+        assert void
+        assert not set(void) & set(used)
 
 
 async def test_no_keeper_server_is_the_outcome_away(tmp_path):

@@ -17,6 +17,7 @@ from waiting import wait_until
 from novawf.executors.base import Outcome, Work
 from novawf.executors.command import CommandExecutor
 from novawf.executors.config import ExecutorSettings
+from novawf.limits.request import ApiAnswer, ApiAsk
 from novawf.processes.keeper import KeeperClient, KeeperServerProcess
 
 EAT = "x = bytearray(1 << 20); xs = [bytearray(1 << 20) for _ in range(400)]"
@@ -30,10 +31,12 @@ class Quiet:
 
     def alive(self) -> None: ...
 
-    async def api_request(self, cost_usd: float) -> dict[str, Any]:
+    async def api_request(self, ask: ApiAsk) -> dict[str, Any]:
         raise AssertionError
 
-    async def api_done(self, permit: dict[str, Any], ok: bool) -> None: ...
+    async def api_done(self, permit: dict[str, Any], answer: ApiAnswer) -> None: ...
+
+    async def api_void(self, permit: dict[str, Any]) -> None: ...
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from gate import open_gate
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -24,12 +25,22 @@ from hypothesis.stateful import (
 )
 
 from novawf.clock import ManualClock
-from novawf.limits.config import LimitSettings
-from novawf.limits.ledger import Denied, Outcome, Permit, PermitLedger
-from novawf.store import keys
+from novawf.limits.config import LimitSettings, NamedLimit
+from novawf.limits.ledger import Denied, Outcome, Permit, PermitLedger, Release, Request
+from novawf.limits.request import ApiAnswer
 from novawf.store.connect import StoreAddress, connect
 
-LIMITS = LimitSettings(requests_per_minute=3, requests_per_hour=7, concurrent=2)
+LIMITS = LimitSettings(
+    requests_per_minute=3,
+    requests_per_hour=7,
+    concurrent=2,
+    critical_share=0.4,
+    named={
+        "a": NamedLimit(requests_per_minute=2, concurrent=1),
+        "a/b": NamedLimit(requests_per_hour=3),
+    },
+)
+NAMES = st.sampled_from(["", "a", "a/b"])
 TIMEOUT_MS = 30_000
 
 STEPS_MS = st.one_of(
@@ -66,6 +77,7 @@ class LimiterMachine(RuleBasedStateMachine):
         self.released: set[str] = set()
         self.connect()
         self.run(self.redis.flushall())
+        self.run(open_gate(self.redis))
 
     def connect(self) -> None:
         self.redis = connect(self.address, single=True)
@@ -78,45 +90,66 @@ class LimiterMachine(RuleBasedStateMachine):
         self.run(self.redis.aclose())
         self.runner.close()
 
-    def ask(self) -> Permit | Denied:
-        self.asked += 1
-        answer = self.run(self.ledger.grant(f"permit-{self.asked}"))
-        if isinstance(answer, Permit):
-            self.granted[answer.id] = answer
-            self.really_granted_ms.setdefault(answer.id, self.clock.passed_ms)
+    def ask(self, limit: str = "", *, critical: bool = False) -> Permit | Denied:
+        (answer,) = self.ask_for([(limit, critical)])
         return answer
+
+    def ask_for(self, wanted: list[tuple[str, bool]]) -> list[Permit | Denied]:
+        requests = []
+        for limit, critical in wanted:
+            self.asked += 1
+            requests.append(Request(f"permit-{self.asked}", limit, critical))
+        answers = self.run(self.ledger.grant_many(requests))
+        for answer in answers:
+            if isinstance(answer, Permit):
+                self.granted[answer.id] = answer
+                self.really_granted_ms.setdefault(answer.id, self.clock.passed_ms)
+        return answers
+
+    def give_back(self, permit: Permit, outcome: Outcome) -> Release:
+        # What a failed request says to the breaker is another table's matter.
+        answer = ApiAnswer(ok=outcome is Outcome.OK, status=404)
+        found: Release = self.run(self.ledger.release(permit.id, outcome, permit.limit, answer))
+        return found
 
     def contents(self) -> list[Any]:
         async def read() -> list[Any]:
-            return [
-                await self.redis.zrange(keys.LIMIT_GRANTS, 0, -1, withscores=True),
-                await self.redis.zrange(keys.LIMIT_LEASES, 0, -1, withscores=True),
-                await self.redis.hgetall(keys.LIMIT_COUNTS),
-            ]
+            names = sorted(await self.redis.keys("*"))
+            return [(name, await self.redis.dump(name)) for name in names]
 
         return self.run(read())
 
-    @rule(target=permits)
-    def acquire(self) -> Any:
-        answer = self.ask()
+    @rule(target=permits, limit=NAMES, critical=st.booleans())
+    def acquire(self, limit: str, critical: bool) -> Any:
+        answer = self.ask(limit, critical=critical)
         if isinstance(answer, Denied):
             assert answer.wait_ms > 0
             return multiple()
         assert answer.granted_at_ms == self.clock.now_ms()
         return answer
 
+    @rule(target=permits, wanted=st.lists(st.tuples(NAMES, st.booleans()), min_size=2, max_size=6))
+    def acquire_many(self, wanted: list[tuple[str, bool]]) -> Any:
+        """In one call it is as if they had asked one after the other."""
+        answers = self.ask_for(wanted)
+        for want, answer in zip(wanted, answers, strict=True):
+            if isinstance(answer, Denied):
+                assert answer.wait_ms > 0
+                assert isinstance(self.ask(want[0], critical=want[1]), Denied)
+        return multiple(*(answer for answer in answers if isinstance(answer, Permit)))
+
     @rule(permit=permits)
     def acquire_again_after_a_lost_reply(self, permit: Permit) -> None:
         if self.clock.passed_ms - self.really_granted_ms[permit.id] > 3_600_000:
             return  # nobody asks that late; the grant has left the books
         before = self.contents()
-        assert self.run(self.ledger.grant(permit.id)) == permit
+        assert self.run(self.ledger.grant(permit.id, permit.limit)) == permit
         assert self.contents() == before
 
     @rule(target=ended, permit=consumes(permits), outcome=st.sampled_from(list(Outcome)))
     def release(self, permit: Permit, outcome: Outcome) -> Permit:
         in_time = self.clock.now_ms() < permit.expires_at_ms
-        released = self.run(self.ledger.release(permit.id, outcome))
+        released = self.give_back(permit, outcome) is Release.RELEASED
         # The lease may have been swept before the clock was set back.
         assert not released or in_time
         self.released.add(permit.id)
@@ -124,7 +157,8 @@ class LimiterMachine(RuleBasedStateMachine):
 
     @rule(permit=ended, outcome=st.sampled_from(list(Outcome)))
     def release_again(self, permit: Permit, outcome: Outcome) -> None:
-        assert not self.run(self.ledger.release(permit.id, outcome))
+        found = self.give_back(permit, outcome)
+        assert found is not Release.RELEASED
 
     @rule(permit=consumes(permits))
     def holder_dies(self, permit: Permit) -> None:
@@ -172,11 +206,13 @@ class LimiterMachine(RuleBasedStateMachine):
     @invariant()
     def no_window_holds_more_starts_than_allowed(self) -> None:
         """The worst case: the first of them started late, the last one at once."""
-        at_ms = sorted(permit.granted_at_ms for permit in self.granted.values())
-        for limit, window_ms in [
-            (LIMITS.requests_per_minute, 60_000),
-            (LIMITS.requests_per_hour, 3_600_000),
+        for under, limit, window_ms in [
+            ("", LIMITS.requests_per_minute, 60_000),
+            ("", LIMITS.requests_per_hour, 3_600_000),
+            ("a", 2, 60_000),
+            ("a/b", 3, 3_600_000),
         ]:
+            at_ms = sorted(p.granted_at_ms for p in self.granted.values() if is_under(p, under))
             for first, last in zip(at_ms, at_ms[limit:], strict=False):
                 latest_start_of_first = first + 1000
                 assert last - latest_start_of_first > window_ms
@@ -185,11 +221,17 @@ class LimiterMachine(RuleBasedStateMachine):
     def never_more_requests_at_once_than_allowed(self) -> None:
         """A request runs until its release, or its time-out after the latest start."""
         running = [
-            permit_id
+            self.granted[permit_id]
             for permit_id, at_ms in self.really_granted_ms.items()
             if permit_id not in self.released and self.clock.passed_ms <= at_ms + 1000 + TIMEOUT_MS
         ]
         assert len(running) <= LIMITS.concurrent
+        assert sum(is_under(permit, "a") for permit in running) <= 1
+
+
+def is_under(permit: Permit, limit: str) -> bool:
+    """Whether it was granted by this limit too."""
+    return permit.limit.startswith(limit)
 
 
 def test_the_limits_hold_whatever_happens(valkey_server: StoreAddress) -> None:

@@ -9,20 +9,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from gate import open_gate
 from valkey_process import running_valkey
 from waiting import until
 
 from novawf.clock import ManualClock, SystemClock
 from novawf.errors import Refused, UserError
 from novawf.limits.config import LimitSettings
-from novawf.limits.ledger import Denied, Outcome, Permit, PermitLedger, Windows
+from novawf.limits.ledger import Denied, Outcome, Permit, PermitLedger, Release, Windows
 from novawf.limits.rate_limiter import RateLimiter
+from novawf.limits.request import FAILED, OK
 from novawf.store.connect import connect
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 ONE_AT_A_TIME = LimitSettings(concurrent=1)
+
+
+@pytest.fixture(autouse=True)
+async def _verdict(redis: Redis) -> None:
+    """The gate is open."""
+    await open_gate(redis)
 
 
 @pytest.fixture
@@ -61,7 +69,7 @@ async def test_callers_are_served_by_tier_then_by_arrival(limiter: RateLimiter) 
     for number, task in enumerate(tasks):
         task.add_done_callback(lambda _, number=number: order.append(number))
     for count in range(1, len(tasks) + 1):
-        await limiter.release(held.id, ok=True)
+        await limiter.release(held.id, OK)
         await until(lambda count=count: len(order) == count)
         held = tasks[order[-1]].result()
     assert [tiers[number] for number in order] == [
@@ -75,7 +83,7 @@ async def test_a_caller_that_is_cancelled_leaves_the_line(limiter: RateLimiter) 
     gone, stays = await in_line(limiter, "high", "low")
     gone.cancel()
     await until(lambda: limiter.waiting == 1)
-    await limiter.release(held.id, ok=True)
+    await limiter.release(held.id, OK)
     assert (await stays).id != held.id
 
 
@@ -84,7 +92,7 @@ async def test_one_cancelled_in_the_moment_of_its_grant_gives_it_back(
 ) -> None:
     held = await limiter.acquire("low", "first")
     (waiter,) = await in_line(limiter, "high")
-    await limiter.release(held.id, ok=True)
+    await limiter.release(held.id, OK)
     while limiter.waiting:  # served now, and its task has not run yet
         await asyncio.sleep(0)
     waiter.cancel()
@@ -124,7 +132,7 @@ async def test_nothing_is_asked_of_the_store_when_nobody_waits(
     limiter: RateLimiter, redis: Redis
 ) -> None:
     permit = await limiter.acquire("low", "first")
-    await limiter.release(permit.id, ok=True)
+    await limiter.release(permit.id, OK)
     pumps = [task for task in asyncio.all_tasks() if task.get_name() == "limiter-pump"]
     assert pumps == []
 
@@ -136,7 +144,7 @@ async def test_the_snapshot_says_what_is_left_in_use_and_waited_for(
     limiter = RateLimiter(redis, clock, settings)
     first = await limiter.acquire("low", "a")
     await limiter.acquire("low", "b")
-    await limiter.release(first.id, ok=False)
+    await limiter.release(first.id, FAILED)
     await limiter.acquire("low", "c")
     tasks = await in_line(limiter, "low", "critical")
     clock.advance(1000)
@@ -187,7 +195,7 @@ async def test_a_release_after_the_lease_expired_frees_nobody_elses_place(
     await ledger.grant("late")
     clock.advance(36_000)
     await ledger.grant("next")
-    assert not await ledger.release("late", Outcome.OK)
+    assert await ledger.release("late", Outcome.OK) is Release.NO_LEASE
     snapshot = await ledger.snapshot()
     assert (snapshot.in_use, snapshot.ok, snapshot.expired) == (1, 0, 1)
 
@@ -210,8 +218,8 @@ async def test_each_outcome_is_counted_once(
 ) -> None:
     ledger = PermitLedger(redis, clock, LimitSettings())
     await ledger.grant("p")
-    assert await ledger.release("p", outcome)
-    assert not await ledger.release("p", outcome)
+    assert await ledger.release("p", outcome) is Release.RELEASED
+    assert await ledger.release("p", outcome) is Release.NO_LEASE
     snapshot = await ledger.snapshot()
     counts = {"ok": snapshot.ok, "failed": snapshot.failed, "void": snapshot.void}
     assert counts == {name: int(name == outcome) for name in counts}
@@ -266,7 +274,7 @@ async def test_a_new_limiter_takes_over_windows_and_places(
     new = RateLimiter(redis, clock, settings)
     snapshot = await new.snapshot()
     assert (snapshot.minute_left, snapshot.in_use) == (0, 2)
-    assert await new.release(first.id, ok=True)
+    assert await new.release(first.id, OK)
     with pytest.raises(Refused):
         await new.acquire("low", "c", timeout_s=0.05)
     await new.close()
@@ -278,6 +286,7 @@ async def test_while_the_store_is_gone_callers_keep_their_places_and_get_nothing
     with contextlib.ExitStack() as first_life:
         address = first_life.enter_context(running_valkey(valkey_binary, tmp_path))
         client = connect(address)
+        await open_gate(client)
         limiter = RateLimiter(client, clock, LimitSettings(), store=address)
         await limiter.acquire("low", "before")
         first_life.close()
@@ -287,6 +296,7 @@ async def test_while_the_store_is_gone_callers_keep_their_places_and_get_nothing
         await until(lambda: limiter.waiting == 2)
         assert "does not answer" in (limiter.fault or "")
         with running_valkey(valkey_binary, tmp_path):
+            await open_gate(client)  # the one before had no persistence
             permits = await asyncio.wait_for(asyncio.gather(low, high), 5)
             assert limiter.fault is None
             assert permits[0].id != permits[1].id

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from gate import open_gate
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from valkey_process import running_valkey
@@ -20,7 +21,7 @@ from novawf.clock import ManualClock
 from novawf.errors import InvalidConfig, PortInUse
 from novawf.fleet_metrics import families, read, serve_metrics
 from novawf.ids import request_id
-from novawf.limits.config import LimitSettings
+from novawf.limits.config import LimitSettings, NamedLimit
 from novawf.limits.ledger import Outcome, Permit, PermitLedger
 from novawf.safety.gate import Gate
 from novawf.safety.verdict import safe
@@ -260,8 +261,12 @@ async def test_a_long_queue_shows_its_depth_without_a_look_at_each_task(
 async def test_limits_left_are_those_the_ledger_itself_would_tell(
     redis: Redis, clock: ManualClock, scrape: Any
 ) -> None:
-    settings = LimitSettings(requests_per_minute=10, requests_per_hour=20, concurrent=5)
+    named = {"anthropic": NamedLimit(requests_per_minute=4)}
+    settings = LimitSettings(
+        requests_per_minute=10, requests_per_hour=20, concurrent=5, named=named
+    )
     document = {"limits": settings.model_dump()}
+    await open_gate(redis)
     await redis.hset(keys.FLEET, "document", json.dumps(document))
     ledger = PermitLedger(redis, clock, settings)
     now_ms = clock.now_ms()
@@ -278,6 +283,17 @@ async def test_limits_left_are_those_the_ledger_itself_would_tell(
     assert seen("api_concurrency_in_use") == known.in_use
     assert seen("api_requests_total", outcome="ok") == known.ok == 1
     assert seen("api_requests_total", outcome="expired") == known.expired
+    assert seen("api_named_limit_remaining", limit="anthropic", window="minute") == 4
+    assert seen("api_named_limit_remaining", limit="anthropic", window="hour") is None
+
+
+async def test_each_upstream_s_breaker_has_its_state_and_what_cannot_be_read_is_open(
+    redis: Redis, clock: ManualClock, scrape: Any
+) -> None:
+    states = {"a": "closed|0|0|0||0", "b": "half_open|5|1|1|p|9", "c": "open|5|9|1||0", "d": "x"}
+    await redis.hset(keys.LIMIT_BREAKERS, mapping=states)
+    seen = scrape()
+    assert [seen("breaker_state", upstream=name) for name in "abcd"] == [0, 1, 2, 2]
 
 
 async def test_each_thing_that_holds_a_nova_has_its_own_series(

@@ -16,6 +16,8 @@ import pytest
 from actors.pulse import LATE_S
 from novawf.clock import ManualClock
 from novawf.fleet_metrics import Snapshot, families
+from novawf.limits.config import LimitSettings
+from novawf.limits.metrics import LimitFigures
 from novawf.processes.signals import ENDED_NOW, NUMBERS
 from novawf.safety.gate import GateView
 from novawf.supervision.config import SupervisionSettings
@@ -55,10 +57,7 @@ def series() -> dict[str, set[str]]:
         lags={"nova.work.queue": 1},
         quarantined={"nova.work.queue": 1},
         compliance=Compliance(1, 2),
-        minute_used=0,
-        hour_used=0,
-        in_use=0,
-        outcomes={},
+        limits=LimitFigures({}, {"anthropic": "open|5|1|1||0"}, 0, 0, 0, LimitSettings()),
     )
     shown = dict(OF_THE_COLLECTOR)
     for family in families(full):

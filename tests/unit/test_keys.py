@@ -18,12 +18,12 @@ def constants() -> Iterator[str]:
 
 
 def patterns() -> Iterator[str]:
-    """What each key function makes, with `{nova}` for the name (an order's answers: `{order}`)."""
+    """What each key function makes, with its parameter for the name."""
     for _, function in inspect.getmembers(keys, inspect.isfunction):
         if function.__module__ != keys.__name__:
             continue
         (parameter,) = inspect.signature(function).parameters
-        assert parameter == "nova" or function is keys.answers, function
+        assert parameter in ("nova", "limit") or function is keys.answers, function
         yield function(f"{{{parameter}}}")
 
 
@@ -58,7 +58,7 @@ def test_what_a_task_depends_on_does_not_expire() -> None:
 def test_names_of_novas_cannot_make_keys_collide() -> None:
     """No pattern, filled with a valid name, gives a fixed key or another pattern's key."""
     for nova in ("a", "work", "current", "queue", "x-1"):
-        made = [pattern.replace("{nova}", nova) for pattern in patterns()]
+        made = [re.sub(r"\{(nova|limit)\}", nova, pattern) for pattern in patterns()]
         assert len(made) == len(set(made))
         assert not set(made) & set(constants())
 

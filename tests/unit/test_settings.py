@@ -368,3 +368,36 @@ def test_a_home_of_somebody_else_is_refused(tmp_path: Path):
     os.chown(home, 12345, -1)
     with pytest.raises(InvalidConfig, match="belongs to user 12345, not to you"):
         ensure_home(home)
+
+
+# -- named limits ----------------------------------------------------------------------------------
+
+
+def test_limits_are_named_by_paths_and_may_set_nothing():
+    text = """
+    [limits.named.anthropic]
+    concurrent = 2
+    [limits.named."anthropic/alice"]
+    [limits.named.openai]
+    requests_per_minute = 7
+    """
+    named = load(text, NOVAWF_LIMITS__NAMED__OPENAI__REQUESTS_PER_HOUR="9").limits.named
+    assert sorted(named) == ["anthropic", "anthropic/alice", "openai"]
+    assert named["anthropic"].concurrent == 2
+    assert named["anthropic/alice"].concurrent is None
+    assert (named["openai"].requests_per_minute, named["openai"].requests_per_hour) == (7, 9)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[limits.named."a b"]\nconcurrent = 1', "'a b' is no name of a limit: a path of up to"),
+        ('[limits.named."/a"]', "'/a' is no name of a limit"),
+        ("[limits.named.a]\nconcurent = 1", "nearest known is limits.named.a.concurrent"),
+        ("[limits.named.a]\nconcurrent = 0", "limits.named.a.concurrent = 0: "),
+        ("[limits.named]\na = 1", "limits.named.a is a section"),
+    ],
+)
+def test_a_wrong_named_limit_is_told_with_its_place(text: str, said: str):
+    with pytest.raises(InvalidConfig, match=said):
+        load(text)

@@ -14,6 +14,7 @@ SETTINGS = TaskSettings(backoff_base_s=1.0, backoff_cap_s=600.0)
 COMPLETED = Ending("completed", "succeeded")
 FAILED = Ending("blocked", "failed")
 AGAIN = Ending("retry", "", 0.5)
+BACK = Ending("requeue", "", 0.5)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,13 @@ AGAIN = Ending("retry", "", 0.5)
         (False, "crash", 4, 4, FAILED),
         (False, "lost", 1, 4, AGAIN),
         (False, "lost", 4, 4, FAILED),
+        (False, "rate_limit", 1, 4, BACK),
+        (False, "rate_limit", 4, 4, BACK._replace(delay_s=4.0)),
+        (False, "rate_limit", 1, 1, FAILED),  # it runs at most once
+        (False, "auth", 1, 4, FAILED),
+        (False, "auth", 4, 4, FAILED),
+        (False, "context", 1, 4, FAILED),
+        (False, "context", 4, 4, FAILED),
         (False, "not_found", 1, 4, FAILED),
         (False, "not_found", 4, 4, FAILED),
         (False, "no_executor", 1, 4, Ending("blocked", "no_executor")),
@@ -44,6 +52,32 @@ def test_the_end_of_an_attempt(
     ok: bool, cause: str, attempt: int, limit: int, ending: Ending
 ) -> None:
     found = decide(ok=ok, cause=cause, attempt=attempt, limit=limit, jitter=0.0, settings=SETTINGS)
+    assert found == ending
+
+
+@pytest.mark.parametrize(
+    ("retry_after_s", "left_s", "ending"),
+    [
+        (20.0, None, Ending("requeue", "", 20.0)),
+        (20.0, 21.0, Ending("requeue", "", 20.0)),
+        (20.0, 20.0, FAILED),
+        (365 * 86400.0, None, Ending("requeue", "", 3600.0)),
+        (0.0, None, Ending("requeue", "", 0.0)),
+    ],
+)
+def test_a_task_that_was_sent_away_waits_for_as_long_as_the_provider_said_and_is_sane(
+    retry_after_s: float, left_s: float | None, ending: Ending
+) -> None:
+    found = decide(
+        ok=False,
+        cause="rate_limit",
+        attempt=1,
+        limit=4,
+        jitter=0.0,
+        settings=SETTINGS,
+        left_s=left_s,
+        retry_after_s=retry_after_s,
+    )
     assert found == ending
 
 

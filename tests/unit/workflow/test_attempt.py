@@ -11,6 +11,8 @@ import pytest
 
 from novawf.clock import ManualClock
 from novawf.executors.base import Outcome, Report, Work
+from novawf.limits.request import OK as APPROVED
+from novawf.limits.request import ApiAnswer, ApiAsk
 from novawf.tasks.claims import Claim
 from novawf.tasks.config import TaskSettings
 from novawf.tasks.ending import Ending
@@ -213,16 +215,22 @@ class Limiter:
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
+        self.start_by_ms: list[int] = []
+        """Of the first grants, where it is not far away."""
 
-    async def acquire(self, tier: str, caller: str) -> dict[str, Any]:
-        self.calls.append(("acquire", tier, caller))
-        return {"id": "p1", "start_by_ms": 2**53}
+    async def acquire(self, tier: str, caller: str, limit: str) -> dict[str, Any]:
+        self.calls.append(("acquire", tier, caller, limit))
+        start_by_ms = self.start_by_ms.pop(0) if self.start_by_ms else 2**53
+        expires_at_ms = start_by_ms + 35_000
+        return {
+            "id": "p1", "limit": limit, "start_by_ms": start_by_ms, "expires_at_ms": expires_at_ms,
+        }  # fmt: skip
 
-    async def release(self, permit_id: str, ok: bool) -> None:
-        self.calls.append(("release", permit_id, ok))
+    async def release(self, permit_id: str, answer: ApiAnswer, limit: str) -> None:
+        self.calls.append(("release", permit_id, answer.ok, limit))
 
-    async def void(self, permit_id: str) -> None:
-        self.calls.append(("void", permit_id))
+    async def void(self, permit_id: str, limit: str) -> None:
+        self.calls.append(("void", permit_id, limit))
 
 
 class Bench:
@@ -321,8 +329,8 @@ class Asks(Recorder):
         self.cost_usd = cost_usd
 
     async def run(self, work: Work, report: Report, cancel: asyncio.Event) -> Outcome:
-        permit = await report.api_request(self.cost_usd)
-        await report.api_done(permit, True)
+        permit = await report.api_request(ApiAsk("anthropic", self.cost_usd))
+        await report.api_done(permit, APPROVED)
         return OK
 
 
@@ -331,7 +339,36 @@ async def test_requests_wait_for_the_limiter_in_the_tasks_tier(clock: ManualCloc
     bench.executor = Asks()
     await bench.run(Attempt(claim(priority="high")))
     assert bench.limiter is not None
-    assert bench.limiter.calls == [("acquire", "high", "torch"), ("release", "p1", True)]
+    assert bench.limiter.calls == [
+        ("acquire", "high", "torch", "anthropic"), ("release", "p1", True, "anthropic"),
+    ]  # fmt: skip
+
+
+async def test_a_permit_that_comes_too_late_is_voided_and_asked_for_anew(
+    clock: ManualClock,
+) -> None:
+    bench = Bench(clock)
+    bench.executor = Asks()
+    assert bench.limiter is not None
+    bench.limiter.start_by_ms = [clock.now_ms() - 1, clock.now_ms()]
+    await bench.run(Attempt(claim()))
+    assert [call[0] for call in bench.limiter.calls] == ["acquire", "void", "acquire", "release"]
+
+
+@pytest.mark.parametrize(
+    ("retries", "retry_after_s", "ending"),
+    [
+        (3, 17.0, Ending("requeue", "", 17.0)),
+        (3, None, Ending("requeue", "", 0.5)),
+        (0, 17.0, FAILED),  # it runs at most once
+    ],
+)
+def test_what_a_provider_sent_away_goes_back_until_it_may_come_again(
+    retries: int, retry_after_s: float | None, ending: Ending
+) -> None:
+    sent_away = Outcome(ok=False, cause="rate_limit", error="429", retry_after_s=retry_after_s)
+    attempt = attempt_with(sent_away, retries=retries, limit=1 + retries)
+    assert attempt.ending(SETTINGS, 0.0) == ending
 
 
 async def test_a_request_without_a_limiter_or_with_an_uncounted_cost_is_refused(
