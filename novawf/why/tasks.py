@@ -90,6 +90,15 @@ def _delayed(task: TaskEvidence, due_ms: int, moment: Moment) -> Explanation:
             until,
             {"attempt": last.attempt, "attempts_allowed": state.limit, "error": last.detail},
         )
+    if last is not None and last.event == "requeue":  # the only one that has a pause
+        return Explanation(
+            "retry_backoff",
+            f"{task.task_id} is taken up again {moment.when(due_ms)}: a provider sent it away"
+            f"{f' ({last.detail})' if last.detail else ''}",
+            f"the pause that the provider of {task.task_id} asked for",
+            until,
+            {"attempt": last.attempt, "attempts_allowed": state.limit, "error": last.detail},
+        )
     return Explanation(
         "earliest_start",
         f"{task.task_id} may not start before {moment.when(due_ms)}",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -109,6 +110,8 @@ class Seen:
     """What came of it."""
 
     requests: int
+    span_s: float
+    """From the first of them to the last."""
     fullest_minute: int
     most_at_once: int
     kills: int
@@ -161,6 +164,7 @@ async def hammer(directory: Path, stamp: str, how: Hammering) -> Seen:
         snapshot = await client.limits()
     return Seen(
         len(callee.came_ns),
+        (max(callee.came_ns) - min(callee.came_ns)) / 1e9,
         callee.fullest_minute(),
         callee.most_at_once(),
         how.kills,
@@ -193,7 +197,7 @@ async def run(directory: Path, stamp: str, options: Options) -> Result:
         "unused": seen.snapshot["void"],
         "without_permit": seen.snapshot["unpermitted"],
         "use_of_the_minutes": round(
-            seen.requests / (how.per_minute * (1 + int(how.seconds // 60))), 3
+            seen.requests / (how.per_minute * math.ceil(seen.span_s / 60)), 3
         ),
     }
     return result

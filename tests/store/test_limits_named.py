@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from novawf.limits.ledger import (
 )
 from novawf.limits.rate_limiter import RateLimiter
 from novawf.limits.request import OK, ApiAnswer
+from novawf.safety import events
 from novawf.safety.gate import Gate
 from novawf.safety.verdict import unsafe
 from novawf.store import keys
@@ -464,6 +466,16 @@ async def test_a_request_that_nobody_granted_is_counted_and_told(
     assert not await limiter.release("never", OK, "x")
     assert told == [("x", "never")]
     assert (await limiter.snapshot()).unpermitted == 1
+
+
+async def test_it_is_reported_as_the_violation_that_it_is(redis: Redis, clock: ManualClock) -> None:
+    tell = partial(events.unpermitted, redis, clock)
+    limiter = RateLimiter(redis, clock, WIDE, unpermitted=tell)
+    await limiter.release("never", OK, "x")
+    ((entry_id, fields),) = await redis.xrange(keys.SAFETY_EVENTS)
+    event = events.SafetyEvent.parse(entry_id, fields)
+    assert (event.kind, event.source) == (events.Kind.API_HAMMERING, "x")
+    assert "never was never granted" in event.detail
 
 
 def test_the_windows_are_longer_than_the_limits_by_the_time_to_start() -> None:

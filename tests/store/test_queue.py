@@ -294,6 +294,22 @@ async def test_a_handed_back_task_keeps_its_attempts(bench: Bench) -> None:
     assert claim.limit == 2
 
 
+async def test_a_task_that_a_provider_sent_away_waits_and_has_all_its_attempts_still(
+    bench: Bench,
+) -> None:
+    await bench.submit("a", retries=1)
+    torch = await bench.nova()
+    for _ in range(3):
+        claim = taken(await torch.claim())
+        await end(torch, claim, Ending("requeue", "", 17.0), claim_next=False)
+        assert not isinstance(await torch.claim(), Claim)
+        bench.clock.advance(16_999)
+        assert not isinstance(await torch.claim(), Claim)
+        bench.clock.advance(1)
+    claim = taken(await torch.claim())
+    assert claim.limit - claim.attempt == 1
+
+
 async def test_a_task_runs_after_all_it_comes_after(bench: Bench) -> None:
     first, second = await bench.submit("a"), await bench.submit("b")
     last = await bench.submit("c", priority="critical", after=[first, second, first])

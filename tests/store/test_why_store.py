@@ -222,6 +222,39 @@ async def test_work_that_waits_for_a_permit_is_told_with_the_limit(world: World)
         assert found["until"] is not None
 
 
+async def test_work_that_a_provider_sent_away_is_told_with_when_it_goes_on(world: World) -> None:
+    task_id = await world.submit()
+    await world.claim("torch")
+    sent_away = Ending("requeue", "", 17.0)
+    await world.finish("torch", sent_away, "RateLimited: slow down")
+    found = await world.why(task_id)
+    assert found["reason"] == "retry_backoff"
+    assert "a provider sent it away (RateLimited: slow down)" in found["sentence"]
+    assert found["until"] is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "field", "said"),
+    [
+        ("breaker", keys.LIMIT_BREAKERS, "default", "open|5|{until}|1||0"),
+        ("provider", keys.LIMIT_ADVICE, "", "{until}|0|0|0|0"),
+        ("corrupt", keys.LIMIT_BREAKERS, "default", "nonsense"),
+    ],
+)
+async def test_a_breaker_and_a_provider_are_told_as_what_keeps_a_permit(
+    world: World, kind: str, key: str, field: str, said: str
+) -> None:
+    until_ms = world.clock.now_ms() + 20_000
+    await world.redis.hset(key, field, said.format(until=until_ms))
+    await world.submit()
+    await world.claim("torch")
+    await world.beat(permit_ms=world.clock.now_ms())
+    found = await world.why("torch")
+    assert (found["reason"], found["details"]["limit"]) == ("api_limit", kind)
+    word = {"breaker": "breaker of default", "provider": "slow down", "corrupt": "--reset default"}
+    assert word[kind] in found["sentence"]
+
+
 async def test_an_objection_of_safety_is_told_in_its_own_words(world: World) -> None:
     task_id = await world.submit()
     world.clock.advance(1)
