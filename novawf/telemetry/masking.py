@@ -1,9 +1,9 @@
 """Takes secrets out of what people read: logs, the audit, answers of commands, errors, reports.
 
 Two kinds are known: forms (`sk-ant-…`, `Bearer …`, `password=…`, a key block …) and named values,
-which whoever knows one gives to `hide`. What is stored and what runs stays as it is: masking is for
-display, so it can be wrong without harm to work. It is no fence: a secret in no known form, that
-nobody named, is shown.
+which whoever knows one gives to `hide` (the passwords of this process's stores are among them).
+What is stored and what runs stays as it is: masking is for display, so it can be wrong without harm
+to work. It is no fence: a secret in no known form, that nobody named, is shown.
 
 Every pattern runs in linear time: quantifiers are bounded or possessive, and what begins a match
 is short. Light: imported by every command.
@@ -18,6 +18,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
+from novawf.store.connect import PASSWORDS
+
 MASK: Final = "***"
 SHORTEST: Final = 4
 """Named values with fewer characters are not masked: `a` or `123` would be found everywhere."""
@@ -26,6 +28,8 @@ LONGEST_LINE: Final = 65_536
 
 _named: list[str] = []
 """Longest first, so that one which contains another is masked whole."""
+_named_stores: set[str] = set()
+"""Those of them that are passwords of stores."""
 
 _FORMS: Final = re.compile(
     r"(sk-ant-)[\w-]{8,}+"
@@ -90,10 +94,12 @@ _NAMES_A_FILE: Final = frozenset({"dashboard_token"})
 """Fields of ours that tell where a token is, not what it is."""
 
 _SAYS_NOTHING: Final = frozenset(
-    "none null nil true false yes no on off unset empty missing required optional invalid wrong "
-    "incorrect expired unknown refused denied rejected hidden password passwort secret token "
-    "is was are not the a an".split()
-)
+    {
+        "none", "null", "nil", "true", "false", "yes", "no", "on", "off", "unset", "empty",
+        "missing", "required", "optional", "invalid", "wrong", "incorrect", "expired", "unknown",
+        "refused", "denied", "rejected", "hidden", "is", "was", "are", "not", "the", "a", "an",
+    }
+)  # fmt: skip
 """Words after a colon that tell of a secret without being one."""
 
 
@@ -111,10 +117,15 @@ def hide(*values: str | None) -> None:
 def forget_named() -> None:
     """Hide no named values any more."""
     _named.clear()
+    _named_stores.clear()
+    PASSWORDS.clear()
 
 
 def mask(text: str) -> str:
     """`text` with its secrets replaced. Masking what is masked changes nothing."""
+    if not _named_stores.issuperset(PASSWORDS):
+        _named_stores.update(PASSWORDS)
+        hide(*PASSWORDS)
     for value in _named:
         if value in text:
             text = text.replace(value, MASK)
@@ -228,9 +239,7 @@ def _is_secret(name: str) -> bool:
 def _says_nothing(value: str) -> bool:
     """Whether a value is a placeholder, a reference, or masked by now."""
     bare = value.strip("\"'\\")
-    return (
-        _PLACEHOLDER.fullmatch(bare) is not None or bare.lower().rstrip(".:!?)") in _SAYS_NOTHING
-    )
+    return _PLACEHOLDER.fullmatch(bare) is not None or bare.lower().rstrip(".:!?)") in _SAYS_NOTHING
 
 
 def _form(found: re.Match[str]) -> str:
@@ -246,7 +255,9 @@ def _block(found: re.Match[str]) -> str:
 
 
 def _url(found: re.Match[str]) -> str:
-    return found[0] if _says_nothing(found[2]) else f"{found[1]}{MASK}@"
+    if found[2].lower() == "password" or _says_nothing(found[2]):  # as examples have it
+        return found[0]
+    return f"{found[1]}{MASK}@"
 
 
 def _header(found: re.Match[str]) -> str:
@@ -263,20 +274,18 @@ def _pair(found: re.Match[str]) -> str:
     left = before[0] if before is not None else ""
     value: str = quoted or bare
     spaced = not between.strip("\\\"' \t\r\n")
-    if spaced and not left.startswith("-"):  # `the token of`: only a flag is followed by a space
+    shown = (
+        left + name in _NAMES_A_FILE
+        or _says_nothing(value)
+        # `the token of`: only a flag is followed by a space, and not by another flag.
+        or (spaced and (not left.startswith("-") or value.startswith("-")))
+        # A directory, or a count.
+        or (name.lower() in ("pwd", "_pass") and (value.startswith("/") or value.isdigit()))
+        or (bare is not None and "=" not in between and _is_prose(value, text, end))
+    )
+    if shown:
         return found[0]
-    if spaced and value.startswith("-"):
-        return found[0]
-    if left + name in _NAMES_A_FILE or _says_nothing(value):
-        return found[0]
-    if name.lower() in ("pwd", "_pass") and (value.startswith("/") or value.isdigit()):
-        return found[0]  # a directory, or a count
-    if bare is not None and "=" not in between and _is_prose(value, text, end):
-        return found[0]
-    if quoted is not None:
-        quote_mark = quoted[0]
-        return f"{name}{between}{quote_mark}{MASK}"
-    return f"{name}{between}{escaped or ''}{MASK}"
+    return f"{name}{between}{quoted[0] if quoted else escaped or ''}{MASK}"
 
 
 def _is_prose(value: str, text: str, end: int) -> bool:
