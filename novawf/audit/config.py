@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from novawf.audit.files import SECRET_ENV
+
 
 class AuditSettings(BaseModel):
     """Whether and how it is kept, and which of your variables hold secrets."""
@@ -18,19 +20,7 @@ class AuditSettings(BaseModel):
         0, ge=0, description="How many files stay; the oldest go first. 0: all of them."
     )
     secret_env: tuple[str, ...] = Field(
-        (
-            "ANTHROPIC_API_KEY",
-            "ANTHROPIC_AUTH_TOKEN",
-            "CLAUDE_CODE_OAUTH_TOKEN",
-            "OPENAI_API_KEY",
-            "CODEX_API_KEY",
-            "GEMINI_API_KEY",
-            "GOOGLE_API_KEY",
-            "GITHUB_TOKEN",
-            "GH_TOKEN",
-            "AWS_SECRET_ACCESS_KEY",
-            "AWS_SESSION_TOKEN",
-        ),
+        SECRET_ENV,
         description="Environment variables whose values are masked wherever they would be shown.",
     )
     fsync: bool = Field(

@@ -23,6 +23,20 @@ from novawf.clock import monotonic_s
 LOCK: Final = "lock"
 HEAD: Final = "head"
 SETTINGS: Final = "settings.json"
+SECRET_ENV: Final = (
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_AUTH_TOKEN",
+    "CLAUDE_CODE_OAUTH_TOKEN",
+    "OPENAI_API_KEY",
+    "CODEX_API_KEY",
+    "GEMINI_API_KEY",
+    "GOOGLE_API_KEY",
+    "GITHUB_TOKEN",
+    "GH_TOKEN",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+)
+"""Variables whose values are secret everywhere: the default of `[audit] secret_env`."""
 _NAME: Final = re.compile(r"audit-(\d{6,12})\.jsonl")
 _WINDOW: Final = 16_384
 """Bytes of a file's end that are read at first: nearly every record is shorter."""

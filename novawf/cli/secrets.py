@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from novawf.audit.files import directory_of, read_settings
+from novawf.audit.files import SECRET_ENV, directory_of, read_settings
 from novawf.errors import InvalidConfig
 from novawf.store.connect import parse_url
 from novawf.telemetry.masking import hide, mask_last_resort
@@ -44,11 +44,11 @@ def keep_from_sight(arguments: Sequence[str]) -> None:
 
 
 def hide_named(home: Path, environ: Mapping[str, str] | None = None) -> None:
-    """Mask the values of the variables that the fleet of this home has named as secret."""
+    """Mask the values of the variables that the last fleet of this home has named as secret."""
     variables = os.environ if environ is None else environ  # noqa: TID251 - as above
     names = read_settings(directory_of(home)).get("secret_env")
-    if isinstance(names, list):
-        hide(*(variables.get(str(name)) for name in names))
+    known = names if isinstance(names, list) else SECRET_ENV
+    hide(*(variables.get(str(name)) for name in known))
 
 
 def without_password(arguments: Sequence[str]) -> tuple[list[str], str] | None:

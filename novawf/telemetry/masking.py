@@ -86,7 +86,8 @@ _PLACEHOLDER: Final = re.compile(
 
 _WORDS: Final = ("pass", "pwd", "secret", "token", "key", "credential")
 _BEGINNINGS: Final = (
-    "sk-", "sk_", "rk_", "gh", "github_pat_", "glpat-", "npm_", "hf_", "AKIA", "ASIA", "AIza", "xox", "eyJ",
+    "sk-", "sk_", "rk_", "gh", "github_pat_", "glpat-", "npm_", "hf_", "AKIA", "ASIA", "AIza",
+    "xox", "eyJ",
 )  # fmt: skip
 """Without one of these in a text, in lower case or as they are, the patterns need not be tried."""
 

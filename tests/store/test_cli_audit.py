@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -309,29 +310,19 @@ def locked_store(valkey_binary: Path, tmp_path: Path) -> Iterator[StoreAddress]:
         yield StoreAddress(path=address.path, password=PASSWORD)
 
 
-def ran(tmp_path: Path, *argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    import os
-
-    env = {name: value for name, value in os.environ.items() if not name.startswith("NOVAWF_")}
-    return subprocess.run(
-        [*CLI, "--home", str(tmp_path / "home"), *argv],
-        capture_output=True, text=True, cwd=tmp_path, env=env | environ, timeout=60, check=False,
-    )  # fmt: skip
-
-
 def test_planted_secrets_are_shown_nowhere(
-    locked_store: StoreAddress, tmp_path: Path, valkey_binary: Path
+    novawf: Novawf, locked_store: StoreAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store's password, an API key in argv and title, a value of a named variable: by no answer,
     no error, and not in the audit. What is stored stays as it was."""
-    store, secret = locked_store.url(), {"OPENAI_API_KEY": VALUE}
+    monkeypatch.setenv("OPENAI_API_KEY", VALUE)
     shown: list[str] = []
 
     def said(*argv: str, code: int = 0) -> str:
-        done = ran(tmp_path, *argv, "--store", store, **secret)
-        assert done.returncode == code, (argv, done)
-        shown.extend((done.stdout, done.stderr))
-        return done.stdout
+        done = novawf("--store", locked_store.url(), *argv)
+        assert done[0] == code, (argv, done)
+        shown.extend(done[1:])
+        return done[1]
 
     task_id = said(
         "submit", "--title", f"call with {KEY}", "--env", f"MY_TOKEN={VALUE}", "--nova", "torch",
@@ -356,17 +347,21 @@ def test_planted_secrets_are_shown_nowhere(
     assert sum("***" in text for text in shown) > 8
     assert spec["title"] == f"call with {KEY}"
     assert spec["argv"][-1] == KEY
-    assert PASSWORD in ran(tmp_path, "store-url", "--store", store).stdout  # what it is for
+    url = novawf("--store", locked_store.url(), "store-url")[1]
+    assert PASSWORD in url  # it is what was asked for
+
+
+def ran(tmp_path: Path, *argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("NOVAWF_")}
+    return subprocess.run(
+        [*CLI, "--home", str(tmp_path / "home"), *argv],
+        capture_output=True, text=True, cwd=tmp_path, env=env | environ, timeout=60, check=False,
+    )  # fmt: skip
 
 
 def test_errors_about_a_store_do_not_show_its_password(tmp_path: Path) -> None:
-    """Out of reach, refused, or no URL at all."""
-    for url in (
-        f"redis://:{PASSWORD}@127.0.0.1:1",
-        f"redis://:{PASSWORD}@nowhere.invalid",
-        f"http://:{PASSWORD}@x",
-        f"redis://:{PASSWORD}/x@127.0.0.1",
-    ):
+    """Out of reach, or no URL at all: in processes as users start them."""
+    for url in (f"redis://:{PASSWORD}@127.0.0.1:1", f"redis://:{PASSWORD}/x@127.0.0.1"):
         done = ran(tmp_path, "status", "--store", url)
         assert done.returncode in (2, 3), done
         assert PASSWORD not in done.stdout + done.stderr
