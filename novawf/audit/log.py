@@ -114,7 +114,7 @@ class AuditLog:
         after: Any = None,
         why: str = "",
     ) -> None:
-        """Append one record, masked. Blocks for about 0.2 ms, `PATIENCE_S` at the worst; never
+        """Append one record, masked. Blocks for about 0.5 ms, `PATIENCE_S` at the worst; never
         raises: what cannot be written is logged.
 
         `who` is a user's name, `supervisor`, `safety`, `hook NAME`; `action` a dotted verb.

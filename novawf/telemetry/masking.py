@@ -26,10 +26,18 @@ SHORTEST: Final = 4
 LONGEST_LINE: Final = 65_536
 """Bytes of a line that `MaskedStream` waits for the end of."""
 
-_named: list[str] = []
-"""Longest first, so that one which contains another is masked whole."""
-_named_stores: set[str] = set()
-"""Those of them that are passwords of stores."""
+
+class _Named:
+    """The named values of this process."""
+
+    values: tuple[str, ...] = ()
+    """Longest first, so that one which contains another is masked whole. Replaced as a whole:
+    other threads may be masking."""
+    of_stores: frozenset[str] = frozenset()
+    """Those passwords of stores that are among them."""
+
+
+_named = _Named()
 
 _FORMS: Final = re.compile(
     r"(sk-ant-)[\w-]{8,}+"
@@ -106,28 +114,26 @@ _SAYS_NOTHING: Final = frozenset(
 
 def hide(*values: str | None) -> None:
     """Mask these exact values from now on, in this process. Short ones are left: see `SHORTEST`."""
+    known = set(_named.values)
     for value in values:
-        if value is None:
-            continue
-        for form in {value, quote(value, safe=""), json.dumps(value)[1:-1]}:
-            if len(form) >= SHORTEST and form not in _named and form not in MASK:
-                _named.append(form)
-    _named.sort(key=len, reverse=True)
+        if value is not None and len(value) >= SHORTEST:
+            known |= {value, quote(value, safe="", errors="replace"), json.dumps(value)[1:-1]}
+    _named.values = tuple(sorted(known, key=len, reverse=True))
 
 
 def forget_named() -> None:
     """Hide no named values any more."""
-    _named.clear()
-    _named_stores.clear()
     PASSWORDS.clear()
+    _named.values, _named.of_stores = (), frozenset()
 
 
 def mask(text: str) -> str:
     """`text` with its secrets replaced. Masking what is masked changes nothing."""
-    if not _named_stores.issuperset(PASSWORDS):
-        _named_stores.update(PASSWORDS)
-        hide(*PASSWORDS)
-    for value in _named:
+    if len(PASSWORDS) != len(_named.of_stores):
+        of_stores = frozenset(PASSWORDS)
+        hide(*of_stores)
+        _named.of_stores = of_stores
+    for value in _named.values:
         if value in text:
             text = text.replace(value, MASK)
     if any(beginning in text for beginning in _BEGINNINGS):
