@@ -129,3 +129,16 @@ async def test_an_unknown_job_is_not_tried_again() -> None:
         work("jab"), NoReport(), asyncio.Event()
     )
     assert (outcome.cause, outcome.error) == ("not_found", "there is no built-in job 'jab' (job)")
+
+
+async def test_a_report_shows_no_secret_and_neither_does_a_fault() -> None:
+    """Both quote what tasks are called, and reports are sent on."""
+
+    async def job(args: tuple[Any, ...]) -> dict[str, Any]:
+        if args:
+            raise ValueError("token=a8f5")
+        return {"repeated": {"deploy --token a8f5": 2}, "failed": ["password=hunter2"]}
+
+    outcome = await run(job)
+    assert outcome.results == {"repeated": {"deploy --token ***": 2}, "failed": ["password=***"]}
+    assert (await run(job, 1)).error == "ValueError: token=***"
