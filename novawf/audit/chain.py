@@ -21,15 +21,23 @@ LOOK_S: Final = 1.0
 FAULTS_SHOWN: Final = 20
 
 
+class Place(NamedTuple):
+    """Where a line ends: number of the file, and bytes into it."""
+
+    file: int
+    offset: int
+
+
 class Line(NamedTuple):
     """One line of a file."""
 
     file: Path
     number: int
-    """From 1."""
+    """From 1; from the place where reading began, if that was within the file."""
     raw: bytes
     record: dict[str, Any] | None
     """None for what is no record: torn, or tampered with."""
+    end: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +81,23 @@ class _Seen(NamedTuple):
     head_there: bool
 
 
-def lines_of(directory: Path) -> Iterator[Line]:
-    """Every line as it is now, the oldest first. Raises OSError."""
-    for _, path, size in _look(directory).files:
-        yield from _lines(path, size)
+def lines_of(directory: Path, after: Place = Place(0, 0)) -> Iterator[Line]:  # noqa: B008 - frozen
+    """Every line as it is now, or those after a place, the oldest first. Raises OSError."""
+    for number, path, size in _look(directory).files:
+        if number >= after.file:
+            yield from _lines(number, path, size, after.offset if number == after.file else 0)
+
+
+def last_lines(directory: Path, records: int) -> list[Line]:
+    """The lines from the last so many records on, the oldest first; reads no more files than that
+    takes. Raises OSError."""
+    found: list[Line] = []
+    for number, path, size in reversed(_look(directory).files):
+        found = [*_lines(number, path, size, 0), *found]
+        places = [index for index, line in enumerate(found) if line.record is not None]
+        if len(places) >= records:
+            return found[places[-records] :]
+    return found
 
 
 def verify(directory: Path) -> Verdict:
@@ -92,7 +113,7 @@ def verify(directory: Path) -> Verdict:
             walk.broken = True
         expected = number + 1
         try:
-            for line in _lines(path, size):
+            for line in _lines(number, path, size, 0):
                 walk.line(line)
         except FileNotFoundError:  # the oldest may be removed while we read
             walk.broken = True
@@ -224,14 +245,15 @@ def _look(directory: Path) -> _Seen:
         return _Seen(found, files.read_head(directory), (directory / files.HEAD).exists())
 
 
-def _lines(path: Path, size: int) -> Iterator[Line]:
-    """The lines within the first `size` bytes."""
+def _lines(file_number: int, path: Path, size: int, offset: int) -> Iterator[Line]:
+    """The lines from `offset` on, within the first `size` bytes."""
     with path.open("rb") as file:
+        file.seek(offset)
         for number, raw in enumerate(file, 1):
-            size -= len(raw)
-            if size < 0:
+            offset += len(raw)
+            if offset > size:
                 return
-            yield Line(path, number, raw, parse(raw))
+            yield Line(path, number, raw, parse(raw), Place(file_number, offset))
 
 
 def _sha256(data: bytes) -> str:

@@ -6,9 +6,7 @@ It reads files of the home and needs neither fleet nor store.
 from __future__ import annotations
 
 import re
-import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -100,11 +98,10 @@ def tail(
     if follow and call.json:
         raise UserError("--follow and --json: one document would never end; leave one of them out")
     directory = _directory(call)
-    seen: deque[dict[str, Any]] = deque(maxlen=count)
-    seen.extend(_records(call, directory))
-    _show(call, seen)
+    lines = _read(directory, lambda: chain.last_lines(directory, count))
+    _show(call, list(_records(call, lines)))
     if follow:
-        _follow(call, directory, seen[-1]["sequence"] if seen else 0)
+        _follow(call, directory, lines)
 
 
 def search(
@@ -142,14 +139,17 @@ def search(
         at_s = _at_s(record)
         return (from_s is None or at_s >= from_s) and (to_s is None or at_s <= to_s)
 
-    _show(call, list(_records(call, directory, fits)))
+    _show(
+        call,
+        _read(directory, lambda: list(_records(call, chain.lines_of(directory), fits))),
+    )
 
 
 def _records(
-    call: Invocation, directory: Path, fits: Callable[[chain.Line], bool] | None = None
+    call: Invocation, lines: Iterable[chain.Line], fits: Callable[[chain.Line], bool] | None = None
 ) -> Iterator[dict[str, Any]]:
     """The records, and a remark for each line that is none."""
-    for line in _read(directory, lambda: chain.lines_of(directory)):
+    for line in lines:
         if line.record is None:
             call.out.note(
                 f"{line.file.name}:{line.number}: torn or changed, {counted(len(line.raw), 'byte')}"
@@ -159,17 +159,16 @@ def _records(
             yield line.record
 
 
-def _follow(call: Invocation, directory: Path, last: int) -> None:
-    """For ever: what comes after record `last`."""
+def _follow(call: Invocation, directory: Path, lines: list[chain.Line]) -> None:
+    """For ever: what comes after these lines. One that has not ended may yet be set aside."""
+    place = chain.Place(0, 0)
     while True:
-        new = [row for row in _records(call, directory) if row["sequence"] > last]
-        if new:
-            last = new[-1]["sequence"]
-            sys.stdout.writelines(
-                f"{line}\n" for line in table(_COLUMNS, map(_row, new)).split("\n")[1:]
-            )
-            sys.stdout.flush()
+        place = next((line.end for line in reversed(lines) if line.raw.endswith(b"\n")), place)
         time.sleep(LOOK_S)
+        lines = _read(directory, lambda: list(chain.lines_of(directory, place)))  # noqa: B023 - at once
+        rows = [line.record for line in lines if line.record is not None]
+        if rows:
+            call.out.show(None, table(_COLUMNS, map(_row, rows)).split("\n", 1)[1])
 
 
 def _show(call: Invocation, rows: Iterable[dict[str, Any]]) -> None:

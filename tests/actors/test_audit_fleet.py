@@ -6,6 +6,7 @@ line, an API key in a task's title, argv and output, a variable of the superviso
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -80,11 +81,10 @@ def in_sight(texts: dict[str, str], *secrets: str) -> list[tuple[str, str]]:
 
 def test_the_stores_password_is_on_no_command_line(fleet: FleetProcess) -> None:
     """Of the supervisor, which was given it there, and of all that it has started."""
-    lines = {
-        process.what: " ".join(psutil.Process(process.process.pid).cmdline())
-        for process in fleet.tree()
-        if process.lives()
-    }
+    lines = {}
+    for process in fleet.tree():
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            lines[str(process.process.pid)] = " ".join(process.process.cmdline())
     assert len(lines) > 5
     assert in_sight(lines, PASSWORD, VALUE) == []
     assert any("--store unix://" in line for line in lines.values())

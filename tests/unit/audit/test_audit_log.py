@@ -19,7 +19,7 @@ import pytest
 from waiting import wait_until
 
 from novawf.audit import files, log
-from novawf.audit.chain import lines_of, verify
+from novawf.audit.chain import last_lines, lines_of, verify
 from novawf.audit.log import AuditLog, BackgroundAudit, Bounds, share_settings
 from novawf.audit.record import digest_of
 from novawf.errors import NoAnswer, Refused
@@ -150,7 +150,7 @@ def test_writers_that_are_killed_leave_a_chain_that_holds(tmp_path: Path) -> Non
         assert killed.stdout is not None
         killed.stdout.readline()
         wanted = _count(directory) + 5
-        wait_until(lambda n=wanted: _count(directory) > n, 20, what="records of the writer")
+        wait_until(lambda n=wanted: _count(directory) > n, 60, what="records of the writer")
         killed.send_signal(signal.SIGKILL)
         killed.wait()
         AuditLog(tmp_path).record(who="me", action="after.kill", target=str(round_))
@@ -413,3 +413,17 @@ def test_lines_behind_the_record_that_sets_them_aside_cannot_be_swapped(tmp_path
     assert verify(directory).ok
     rewritten(path, lambda lines: [line.replace(b'"who": "m\n', b'"who": "x\n') for line in lines])
     assert [(f.line, f.kind) for f in verify(directory).faults] == [(6, "hash")]
+
+
+def test_the_last_lines_are_found_over_files_and_what_comes_after_them(tmp_path: Path) -> None:
+    """Whoever follows reads on from a place, and nothing twice."""
+    directory = fill(tmp_path, 40, SMALL)
+    last = last_lines(directory, 12)
+    assert [line.record and line.record["sequence"] for line in last] == list(range(29, 41))
+    assert len({line.file for line in last}) > 1
+    assert len(last_lines(directory, 1000)) == 40
+    assert list(lines_of(directory, last[-1].end)) == []
+    AuditLog(tmp_path, SMALL).record(who="me", action="a.b")
+    AuditLog(tmp_path, Bounds(max_bytes=10)).record(who="me", action="a.b")
+    new = [line.record for line in lines_of(directory, last[-1].end)]
+    assert [record and record["sequence"] for record in new] == [41, 42]
