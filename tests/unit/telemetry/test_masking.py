@@ -74,7 +74,7 @@ ORDINARY = [
     "redis://user@db.example:18000/0",
     "unix:///root/.novawf/store/valkey.sock",
     "http://127.0.0.1:9464/metrics, see user@example.org",
-    "PWD=/work/novawf OLDPWD=/work",
+    "PWD=/srv/novawf OLDPWD=/srv",
     "task-0123456789abcdef0123456789",
     "sk-learn-is-a-name-of-many-small-words",
     "a bearer certificates office",
