@@ -18,6 +18,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from actors.auditing import Audited
 from actors.child import Child, Watch
 from actors.cluster_session import check_cluster_settings, session_for
 from actors.directory import Directory
@@ -77,7 +78,7 @@ class Fleet:
         notifier: Notifier | None = None,
     ) -> None:
         self.settings = settings
-        self.announcer = announcer
+        self.announcer: Announcer = Audited(announcer, settings)
         self.until_idle = until_idle
         self.run_id = new_run_id()
         self.environment = {**environment, "NOVAWF_RUN_ID": self.run_id}
@@ -174,6 +175,9 @@ class Fleet:
             self._give_way()
             await self.redis.aclose()
             return
+        self.announcer.announce(
+            "store_taken", store=report.address.redacted(), was=report.taken, run_id=self.run_id
+        )
         self.reclaim = Reclaim(
             self.redis,
             self.queue,

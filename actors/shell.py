@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Self
 
 from actors.handles import fleet_of_this_actor, this_node
+from novawf.telemetry.masking import mask_last_resort
 
 
 class Shell:
@@ -21,6 +22,11 @@ class Shell:
     """Whether `start` has done its work. A supervisor that dies over it leaves an actor that was
     made and never started: it answers, and is of no use."""
     _work: asyncio.Task[Any] | None = None
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """An actor logs to Ray's files for its process, by way of stderr: no secrets in them."""
+        mask_last_resort()
+        return super().__new__(cls)
 
     async def about(self) -> dict[str, Any]:
         """Who this is: pid, node, started; `nova` and `epoch` of a Nova, else '' and 0."""

@@ -133,6 +133,7 @@ class Spares:
                     self.slots.release(spare.name)
                     self.gone(ready.pid)
             if became:
+                self.announce("spare_taken", child=child.spec.id, pid=ready.pid)
                 return spare
         node = await self.nodes.place() if self.nodes is not None else None
         return await self._create(child.actor_class, *self._localized(child, node), node=node)

@@ -17,11 +17,13 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from novawf import fleet_view, ids
+from novawf.audit.log import AuditLog, Change, user_name
 from novawf.clock import Clock, SystemClock, monotonic_s
 from novawf.errors import NotFound, Refused, UserError
 from novawf.processes.finding import default_home, find_fleet, fleet_address, supervisor_holds
@@ -71,8 +73,9 @@ class EmergencyStop(NamedTuple):
 class Connecting:
     """`await` it for a `Fleet` to close yourself, or use it in `async with`."""
 
-    def __init__(self, home: Path, address: StoreAddress | None) -> None:
+    def __init__(self, home: Path, address: StoreAddress | None, *, recorded: bool = True) -> None:
         self._home = home
+        self._recorded = recorded
         self._address = address
         self._fleet: Fleet | None = None
 
@@ -101,7 +104,8 @@ class Connecting:
         except BaseException:
             await redis.aclose()
             raise
-        return Fleet(redis, SystemClock(offset_ms), address, self._home)
+        audit = AuditLog(self._home) if self._recorded else AuditLog.disabled()
+        return Fleet(redis, SystemClock(offset_ms), address, self._home, audit)
 
 
 class Fleet:
@@ -109,13 +113,24 @@ class Fleet:
 
     Every method raises StoreUnreachable when the store does not answer. A write whose reply was
     lost may have taken place; repeating `submit` with the same `request_id` finds out.
+
+    What steers is recorded in the audit trail of the home, once it has taken place; each task has
+    its own history, so submitting one is not.
     """
 
-    def __init__(self, redis: Redis, clock: Clock, address: StoreAddress, home: Path) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        clock: Clock,
+        address: StoreAddress,
+        home: Path,
+        audit: AuditLog | None = None,
+    ) -> None:
         self.redis: Any = redis  # replies are str (decode_responses); redis-py's types say bytes
         self.clock = clock
         self.address = address
         self.home = home
+        self.audit = AuditLog.disabled() if audit is None else audit
         self._tracker = TaskTracker(redis, clock)
         self._gate = Gate(redis, clock, address)
         self._queue: TaskQueue | None = None
@@ -132,7 +147,9 @@ class Fleet:
         FleetNotRunning, StoreUnreachable, StoreAuthFailed, InvalidConfig.
         """
         address = parse_url(store) if isinstance(store, str) else store
-        return Connecting(default_home() if home is None else Path(home).expanduser(), address)
+        place = default_home() if home is None else Path(home).expanduser()
+        # A program that names a store alone, on a machine without a home, is given none.
+        return Connecting(place, address, recorded=home is not None or place.is_dir())
 
     async def close(self) -> None:
         """Close the connections."""
@@ -249,18 +266,22 @@ class Fleet:
 
         Raises NotFound, or Refused when it had ended before.
         """
-        async with self._unless_archived(task_id):
-            return await (await self._writer()).cancel(task_id)
+        with self._recorded("task.cancel", task_id) as done:
+            async with self._unless_archived(task_id):
+                done.after = await (await self._writer()).cancel(task_id)
+        return str(done.after)
 
     async def retry(self, task_id: str) -> None:
         """Take a blocked task up again, and what was blocked by it. Raises NotFound, Refused."""
-        async with self._unless_archived(task_id):
-            await (await self._writer()).retry(task_id)
+        with self._recorded("task.retry", task_id, before="blocked", after="pending"):
+            async with self._unless_archived(task_id):
+                await (await self._writer()).retry(task_id)
 
     async def approve(self, task_id: str) -> None:
         """Let a task start that awaits approval. Raises NotFound, Refused."""
-        async with self._unless_archived(task_id):
-            await (await self._writer()).approve(task_id)
+        with self._recorded("task.approve", task_id, after="pending"):
+            async with self._unless_archived(task_id):
+                await (await self._writer()).approve(task_id)
 
     # -- signals and schedules --------------------------------------------------------------------
 
@@ -291,8 +312,14 @@ class Fleet:
         )
         await self._check_known(nova)
         stream = keys.PRIORITY_ALERTS if nova is None else keys.coordination(nova)
-        with translate_errors(self.address):
-            return {"stream": stream, "id": await self.redis.xadd(stream, fields)}
+        said = f"{sender}: {text}"
+        with (
+            self._recorded("nova.wake", nova or "anybody", why=said) as done,
+            translate_errors(self.address),
+        ):
+            sent = {"stream": stream, "id": await self.redis.xadd(stream, fields)}
+            done.after = sent | ({"work": dict(work)} if work else {})
+        return sent
 
     async def suggestions(self) -> list[dict[str, Any]]:
         """Low and background signals that are no tasks yet, the oldest first."""
@@ -319,10 +346,11 @@ class Fleet:
         """
         spec = _spec(task)
         await self._check_known(spec.nova)
-        with translate_errors(self.address):
+        with self._recorded("schedule.add", name) as done, translate_errors(self.address):
             kept = await (await self._scheduler()).add(
                 name, cron, spec, tz=tz, overlap=overlap, replace_it=replace
             )
+            done.after = {"replace": replace, **kept.to_dict()}
         return kept.to_dict()
 
     async def schedules(self) -> list[dict[str, Any]]:
@@ -332,7 +360,7 @@ class Fleet:
 
     async def unschedule(self, name: str) -> None:
         """Forget a schedule; its tasks stay. Raises NotFound."""
-        with translate_errors(self.address):
+        with self._recorded("schedule.remove", name), translate_errors(self.address):
             await (await self._scheduler()).remove(name)
 
     # -- retention --------------------------------------------------------------------------------
@@ -350,8 +378,14 @@ class Fleet:
         settings = await self._retention()
         directory = settings.archive_dir or self.home / "archive"
         logs = self.home / "logs" / "tasks"
-        with translate_errors(self.address):
-            return await Archive(self.redis, self.clock, settings, directory, logs).sweep(limit_s)
+        archive = Archive(self.redis, self.clock, settings, directory, logs)
+        with (
+            self._recorded("tasks.archive", str(directory)) as done,
+            translate_errors(self.address),
+        ):
+            swept = await archive.sweep(limit_s)
+            done.after = {"tasks": swept.tasks}
+        return swept
 
     async def compliance(self) -> tuple[Compliance, dict[str, Any] | None]:
         """How many records on the task streams keep to the protocol, those checked just now
@@ -440,14 +474,16 @@ class Fleet:
         from novawf.safety.memory import reset  # noqa: PLC0415
 
         if name == "gate":
-            await self._gate.repair(by)
+            with self._recorded("safety.reset", name, by):
+                await self._gate.repair(by)
             return [name]
         if name not in (*MECHANISMS, "all"):
             known = ", ".join((*MECHANISMS, "all", "gate"))
             raise UserError(f"{name!r} is no safety mechanism; there are {known}")
         names = list(MECHANISMS) if name == "all" else [name]
-        for each in names:
-            await reset(self.redis, each, self.address)
+        with self._recorded("safety.reset", name, by):
+            for each in names:
+                await reset(self.redis, each, self.address)
         return names
 
     async def reset_limit(self, name: str) -> None:
@@ -460,7 +496,8 @@ class Fleet:
 
         if not valid_limit_name(name):
             raise UserError(f"{name!r} is no name of a limit: {NAME_RULE}")
-        await reset(self.redis, name, self.address)
+        with self._recorded("limits.reset", name):
+            await reset(self.redis, name, self.address)
 
     @contextlib.asynccontextmanager
     async def api_request(
@@ -501,8 +538,11 @@ class Fleet:
         """
         from novawf.workflow.acknowledging import acknowledged  # noqa: PLC0415 - few callers need it
 
-        shut = await self._gate.shut(reason, by, drains=drain)
-        return EmergencyStop(shut, await acknowledged(self.redis, self.clock, shut))
+        with self._recorded("fleet.stop_all", "fleet", by, why=reason) as done:
+            shut = await self._gate.shut(reason, by, drains=drain)
+            stop = EmergencyStop(shut, await acknowledged(self.redis, self.clock, shut))
+            done.after = {"acknowledged_at": stop.acknowledged.at_s, "drains": shut.drains}
+        return stop
 
     async def nothing_runs(self, timeout_s: float | None = None) -> bool:
         """Wait until no task is in any Nova's hands; False after `timeout_s`."""
@@ -518,7 +558,10 @@ class Fleet:
 
     async def clear_stop(self, by: str = "client") -> bool:
         """End the emergency stop; False when there was none."""
-        return await self._gate.clear_stop(by)
+        with self._recorded("fleet.clear_stop", "fleet", by) as done:
+            cleared = await self._gate.clear_stop(by)
+            done.before, done.after = {"stopped": cleared}, {"stopped": False}
+        return cleared
 
     async def pause(self, nova: str | None = None) -> bool:
         """Let one Nova, or (None) all, start nothing more; False when it was paused already.
@@ -527,14 +570,19 @@ class Fleet:
         names will do.
         """
         await self._check_known(nova)
-        return await self._gate.pause(nova)
+        with self._recorded("nova.pause" if nova else "fleet.pause", nova or "fleet") as done:
+            changed = await self._gate.pause(nova)
+            done.before, done.after = {"paused": not changed}, {"paused": True}
+        return changed
 
     async def resume(self, nova: str | None = None) -> bool:
         """End a pause, or a Nova's quarantine; False when there was none.
 
         Raises NotFound as `pause` does, NoAnswer when no supervisor lifts the quarantine.
         """
-        resumed = await self._gate.resume(nova)
+        with self._recorded("nova.resume" if nova else "fleet.resume", nova or "fleet") as done:
+            resumed = await self._gate.resume(nova)
+            done.before, done.after = {"paused": resumed}, {"paused": False}
         if nova is not None and await self._is_quarantined(nova):
             lifted = await self.crew().lift([nova])
             return resumed or bool(lifted["lifted"])
@@ -546,7 +594,7 @@ class Fleet:
         """Who belongs to the running fleet: let Novas join, leave, or begin anew."""
         from novawf.supervision.crew_orders import Crew  # noqa: PLC0415 - few callers need it
 
-        return Crew(self.address, self.clock, by)
+        return Crew(self.address, self.clock, by, self.audit)
 
     async def nova_names(self) -> list[str]:
         """The Novas that the store knows."""
@@ -559,6 +607,12 @@ class Fleet:
             name for name, record in children.items() if json.loads(record).get("kind") == "nova"
         }
         return sorted({*novas, *supervised})
+
+    def _recorded(
+        self, action: str, target: str, by: str = "client", **said: Any
+    ) -> AbstractContextManager[Change]:
+        who = user_name() if by == "client" else by
+        return self.audit.change(who=who, action=action, target=target, **said)
 
     async def _is_quarantined(self, child: str) -> bool:
         with translate_errors(self.address):

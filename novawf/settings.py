@@ -18,7 +18,7 @@ import re
 import stat
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -27,6 +27,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, Union, get_args, get_ori
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from novawf import ids
+from novawf.audit.config import AuditSettings
 from novawf.completion.config import CompletionSettings
 from novawf.errors import InvalidConfig
 from novawf.executors.config import ExecutorSettings
@@ -42,6 +43,7 @@ from novawf.streams.wake_config import WakeSettings
 from novawf.supervision.config import SupervisionSettings
 from novawf.tasks.config import TaskSettings
 from novawf.telemetry.config import MetricsSettings
+from novawf.telemetry.masking import hide
 from novawf.work.config import WorkSettings
 from novawf.workflow.config import PhaseSettings
 
@@ -66,6 +68,8 @@ _SECRET = frozenset({"NOVAWF_STORE_URL", "NOVAWF_STORE_PASSWORD"}) | {
     "NOVAWF_STORE__PASSWORD",
 }
 """Variables that hold, or may hold, the store's password: no child needs them."""
+
+_STORE_URL = ("store", "url")
 
 COMMAND_LINE = "command line"
 ENVIRONMENT = "environment"
@@ -151,6 +155,7 @@ class Settings(BaseModel):
     wake: WakeSettings = WakeSettings()
     work: WorkSettings = WorkSettings()
     metrics: MetricsSettings = MetricsSettings()
+    audit: AuditSettings = AuditSettings()
     ray: RaySettings = RaySettings()
     personality: dict[str, ProfileSettings] = Field(default_factory=dict)
 
@@ -169,7 +174,9 @@ def load_settings(
     variables = os.environ if environ is None else environ  # noqa: TID251 - the one place
     above = _Layers()
     _add_environment(above, variables)
+    in_environment = above.values.get(_STORE_URL)
     _add_overrides(above, overrides or {})
+    _with_its_password(above, in_environment)
     home = above.values.get(("fleet", "home"), default_home({}))
     layers = _Layers()
     layers.put(("fleet", "home"), home, "defaults")
@@ -194,6 +201,15 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
         for name, value in variables.items()
         if name not in _SECRET and name not in notify.VARIABLES
     }
+
+
+def hide_secrets(settings: Settings, environ: Mapping[str, str] | None = None) -> None:
+    """Mask, wherever this process would show them, the store's password and the values of the
+    variables that `[audit] secret_env` names."""
+    variables = os.environ if environ is None else environ  # noqa: TID251 - the one place
+    password = settings.store.password
+    hide(None if password is None else password.get_secret_value())
+    hide(*(variables.get(name) for name in settings.audit.secret_env))
 
 
 def service_manager(environ: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -312,6 +328,19 @@ def _add_overrides(layers: _Layers, overrides: Mapping[str, Any]) -> None:
         elif isinstance(value, Path):
             value = _absolute(str(value))  # noqa: PLW2901
         layers.put(path, value, COMMAND_LINE)
+
+
+def _with_its_password(layers: _Layers, in_environment: Any) -> None:
+    """A store named without a password is the one in the environment, if that differs in nothing
+    else: so a flag's password is kept off the command line (`cli/secrets.py`)."""
+    named = layers.values.get(_STORE_URL)
+    if not isinstance(named, str) or not isinstance(in_environment, str):
+        return
+    try:
+        if parse_url(named) == replace(parse_url(in_environment), password=None):
+            layers.values[_STORE_URL] = in_environment
+    except InvalidConfig:
+        pass  # told of below
 
 
 def _leaves(document: Mapping[str, Any], path: _Path = ()) -> Iterator[tuple[_Path, Any]]:

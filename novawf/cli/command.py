@@ -18,6 +18,7 @@ import typer
 
 from novawf.cli.output import Output
 from novawf.cli.run import BROKEN_PIPE
+from novawf.cli.secrets import hide_named
 
 if TYPE_CHECKING:
     from novawf.cli.environment import Place
@@ -57,7 +58,9 @@ class Invocation:
         """The home and store that are meant. Raises InvalidConfig."""
         from novawf.cli.environment import locate  # noqa: PLC0415 - see the package's docstring
 
-        return locate(self.home, self.store)
+        place = locate(self.home, self.store)
+        hide_named(place.home)
+        return place
 
     def fleet(self) -> Connecting:
         """A connection to the fleet that is meant: `async with call.fleet() as fleet`."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import pwd
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from novawf import ids
+from novawf.audit.log import user_name
 from novawf.cli.command import Invocation, command
 from novawf.clock import iso, monotonic_s
 from novawf.errors import UserError
@@ -151,10 +150,7 @@ async def _goes_on(fleet: Fleet, nova: str | None, ended: str) -> str:
 
 def who() -> str:
     """The user of this command, for the record."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"uid {os.getuid()}"
+    return user_name()
 
 
 def _whom(nova: str | None) -> str:

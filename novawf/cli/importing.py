@@ -17,6 +17,7 @@ import typer
 
 from novawf import ids
 from novawf.cli.command import Invocation, command
+from novawf.cli.control import who
 from novawf.cli.output import counted, table
 from novawf.cli.submit import working_directory
 from novawf.errors import InvalidImport, InvalidTask
@@ -108,6 +109,13 @@ async def import_file(
     async with call.fleet() as fleet:
         ready, skipped = await _check_references(fleet, file, ready, skipped, skip_bad)
         rows = await _submit(call, fleet, ready, requests)
+        ids_of = [row["task_id"] for row in rows if row["created"]]
+        fleet.audit.record(
+            who=who(),
+            action="tasks.import",
+            target=str(file.absolute()),
+            after={"imported": len(ids_of), "first": ids_of[:1], "last": ids_of[-1:]},
+        )
     created = sum(row["created"] for row in rows)
     existing = len(rows) - created
     found = f", {existing:,} already there (--again imports anew)" if existing else ""

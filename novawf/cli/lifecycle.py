@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from novawf.audit.log import AuditLog, user_name
 from novawf.cli.command import Invocation, command
 from novawf.clock import monotonic_s
 from novawf.errors import FleetNotRunning, Internal, Refused
@@ -107,6 +108,12 @@ def down(
             signal.pidfd_send_signal(process, signal.SIGTERM)
         if now and not _ended(process, SECOND_SIGNAL_AFTER_S):
             signal.pidfd_send_signal(process, signal.SIGTERM)
+        AuditLog(home).record(
+            who=user_name(),
+            action="fleet.down",
+            target=str(home),
+            after={"pid": pid, "now": now, "drain_limit_s": drain_limit},
+        )
         watch.until_ended(process, limits_s + LONGER_S if timeout is None else timeout)
     except ProcessLookupError:
         pass  # it ended by itself meanwhile, which is what was asked for

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from novawf.cli.output import printable
 from novawf.clock import Clock, SystemClock, iso, parse_iso
+from novawf.telemetry.masking import mask_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,7 +78,7 @@ class JsonLines:
         document = {"ts": iso(self._clock.wall_s()), "event": event, **fields}
         if missed := self._writer.take_dropped():
             document["lines_dropped"] = missed
-        line = json.dumps(document, default=str, skipkeys=True) + "\n"
+        line = json.dumps(mask_json(document), default=str, skipkeys=True) + "\n"
         self._writer.put(lambda: self._print(line))
         if event in _LAST_WORDS:
             self._writer.flush(FLUSH_S)
@@ -215,7 +216,9 @@ def sentence(event: str, fields: Mapping[str, Any]) -> str | None:
     return f"{words}: {details}" if details else words
 
 
-_SILENT: Final = frozenset({"child_starting", "child_running", "child_stopped", "waiting_for"})
+_SILENT: Final = frozenset(
+    {"child_starting", "child_running", "child_stopped", "store_taken", "waiting_for"}
+)
 _SENTENCES: Final[Mapping[str, tuple[str, ...]]] = {
     "starting": ("Starting a fleet in {home}; Ray takes some seconds.",),
     "fleet_started": (
@@ -231,6 +234,7 @@ _SENTENCES: Final[Mapping[str, tuple[str, ...]]] = {
     "child_died": ("{child} (pid {pid}) died: {cause}",),
     "child_backing_off": ("{child} waits before it starts again: {cause}",),
     "child_quarantined": ("{child} is quarantined: {cause}",),
+    "spare_taken": ("A standby Nova (pid {pid}) becomes {child}",),
     "task_released": ("{task} is {status} again: {nova} lost it",),
     "task_quarantined": ("{task} is quarantined: it ended several Novas, the last {nova}",),
     "lease_expired": ("{task} is free again: the lease of {nova} ran out",),

@@ -16,6 +16,7 @@ import typer
 from novawf.cli.command import Invocation, command
 from novawf.errors import Refused
 from novawf.processes.output import read_since
+from novawf.telemetry.masking import MaskedStream, mask
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +70,7 @@ async def logs(
             if "archived_at" in view:
                 call.out.note("its log was removed when it left the store; this end was kept")
             if not call.json:
-                sys.stdout.write(text)
+                sys.stdout.write(mask(text))
         call.out.show(
             {
                 "task_id": task_id,
@@ -93,6 +94,7 @@ class _Reader:
         self._head_bytes = head_bytes
         self._keep = keep
         self._kept: list[bytes] = []
+        self._masked = MaskedStream()
 
     @property
     def path(self) -> Path:
@@ -103,8 +105,9 @@ class _Reader:
         """What was read, as text; kept only for `--json`."""
         return b"".join(self._kept).decode("utf-8", "replace")
 
-    def drain(self) -> bool:
-        """Take all there is now; whether there was anything."""
+    def drain(self, *, whole: bool = True) -> bool:
+        """Take all there is now; whether there was anything. Unless that is the `whole`, the line
+        that has not ended is left: half of a secret cannot be told from other text."""
         write: Callable[[bytes], Any] = sys.stdout.buffer.write
         if self._keep:
             write = self._kept.append
@@ -114,7 +117,9 @@ class _Reader:
             if offset == self.offset:
                 break
             self.offset = offset
-            write(data)
+            write(self._masked.feed(data))
+        if whole:
+            write(self._masked.end())
         sys.stdout.buffer.flush()
         return self.offset != before
 
@@ -122,7 +127,7 @@ class _Reader:
         """Until the task has ended, or (`stays`) the attempt has."""
         quiet = 0
         while True:
-            quiet = 0 if self.drain() else quiet + 1
+            quiet = 0 if self.drain(whole=False) else quiet + 1
             if quiet % STATUS_EVERY == 1:
                 view = await self.fleet.task(self.task_id)
                 if view["attempts"] > self.attempt:

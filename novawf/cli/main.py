@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from novawf.cli import (
+    audit,
     control,
     crew,
     doctor,
@@ -63,7 +64,7 @@ def make_app() -> typer.Typer:
     app.callback(invoke_without_command=True, epilog=example_text(_EXAMPLES))(start)
     groups = (
         lifecycle, view, why, submit, importing, schedules, signals, tasks, logs, records, control,
-        safety, crew, doctor,
+        safety, crew, audit, doctor,
     )  # fmt: skip
     for group in groups:
         group.register(app)

@@ -1,7 +1,7 @@
 """How answers are shown: one JSON document, or text in columns. It decides nothing.
 
 What comes from tasks (titles, details) is untrusted on a terminal: control characters are shown,
-not sent.
+not sent. No answer shows a secret but the one that is asked for it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from novawf.errors import NovawfError
+from novawf.telemetry.masking import mask, mask_json
 
 
 class Output(NamedTuple):
@@ -20,15 +21,16 @@ class Output(NamedTuple):
 
     json: bool
 
-    def show(self, document: Any, *lines: str) -> None:
-        """The answer: `document` with `--json`, else the lines."""
+    def show(self, document: Any, *lines: str, as_it_is: bool = False) -> None:
+        """The answer: `document` with `--json`, else the lines; masked, unless `as_it_is`."""
         try:
             if self.json:
-                json.dump(document, sys.stdout, indent=2, ensure_ascii=False, default=str)
+                shown = document if as_it_is else mask_json(document)
+                json.dump(shown, sys.stdout, indent=2, ensure_ascii=False, default=str)
                 sys.stdout.write("\n")
             else:
                 for line in lines:
-                    sys.stdout.write(f"{line}\n")
+                    sys.stdout.write(f"{line if as_it_is else mask(line)}\n")
             sys.stdout.flush()  # a command that goes on to wait must not keep its answer
         except BrokenPipeError:
             raise
@@ -38,7 +40,7 @@ class Output(NamedTuple):
     def note(self, text: str) -> None:
         """A remark for people, beside the answer."""
         if not self.json:
-            sys.stderr.write(f"{text}\n")
+            sys.stderr.write(f"{mask(text)}\n")
 
     @property
     def shows_progress(self) -> bool:
@@ -48,7 +50,7 @@ class Output(NamedTuple):
     def progress(self, text: str) -> None:
         """Overwrite the line on the terminal that says how far it is; '' takes it away."""
         if self.shows_progress:
-            sys.stderr.write(f"\r{text}\x1b[K")
+            sys.stderr.write(f"\r{mask(text)}\x1b[K")
             sys.stderr.flush()
 
 
@@ -75,10 +77,10 @@ def pairs(rows: Iterable[tuple[str, Any]]) -> str:
 
 
 def printable(value: Any) -> str:
-    """One line that is safe to print; None shows as a dash."""
+    """One line that is safe to print, and shows no secret; None shows as a dash."""
     if value is None or value == "":
         return "-"
-    text = str(value)
+    text = mask(str(value))
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 

@@ -19,7 +19,9 @@ from typing import Any
 import typer
 from typer.main import get_command
 
+from novawf.cli.secrets import keep_from_sight
 from novawf.errors import NovawfError
+from novawf.telemetry.masking import mask
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -36,6 +38,8 @@ def run_app(app: typer.Typer, prog: str, argv: Sequence[str] | None = None) -> i
     `prog` is the program's name in help and errors.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        keep_from_sight(arguments)
     try:
         code = _run(app, prog, arguments)
         sys.stdout.flush()
@@ -50,7 +54,7 @@ def run_app(app: typer.Typer, prog: str, argv: Sequence[str] | None = None) -> i
 
 def report(prog: str, message: str, exit_code: int, *, as_json: bool) -> None:
     """Say what went wrong on one line of stderr, and as JSON where it was asked for."""
-    line = " ".join(message.split())
+    line = mask(" ".join(message.split()))
     if as_json:
         with suppress(OSError):  # it may be about this very output
             print(json.dumps({"error": line, "exit_code": exit_code}))  # noqa: T201 - the CLI's output

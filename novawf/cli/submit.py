@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from novawf.cli.command import Invocation, command
+from novawf.cli.control import who
 from novawf.cli.output import printable
 from novawf.errors import InvalidTask
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 TITLE_CHARACTERS = 200
 """A title made from a command is cut here; the command itself stays whole."""
+
+_RECORDED = {"title", "argv", "callable", "executor", "priority", "nova", "cwd"}
+"""What the audit says of a task; the rest is in the task's own record."""
 
 _HELP_NOT_YET = "Not available yet."
 
@@ -132,6 +136,8 @@ async def submit(
     spec = validated({name: value for name, value in fields.items() if value is not None})
     async with call.fleet() as fleet:
         task_id = await fleet.submit(spec)
+        said = spec.model_dump(mode="json", include=_RECORDED, exclude_defaults=True)
+        fleet.audit.record(who=who(), action="task.submit", target=task_id, after=said)
         known = [] if spec.nova is None else await fleet.nova_names()
         if known and spec.nova not in known:
             call.out.note(

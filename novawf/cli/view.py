@@ -70,7 +70,7 @@ async def store_url(call: Invocation) -> None:
     """Print the store's URL with its credentials: do not paste it where others read."""
     async with call.fleet() as fleet:
         url = fleet.address.url()
-    call.out.show({"store_url": url}, url)
+    call.out.show({"store_url": url}, url, as_it_is=True)  # it is what was asked for
 
 
 def limit_lines(document: dict[str, Any], now_s: float) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from novawf.clock import monotonic_s
 from novawf.executors.base import NOT_BEGUN, Outcome, Report, Work
+from novawf.telemetry.masking import mask, mask_json
 
 Job = Callable[[tuple[Any, ...]], Awaitable[dict[str, Any]]]
 """Takes the task's `args`; answers its result."""
@@ -81,8 +82,9 @@ async def _within(job: Awaitable[dict[str, Any]], cancel: asyncio.Event, limit_s
             return Outcome(ok=False, cause="failed", error="it cancelled itself")
         error = running.exception()
         if error is not None:
-            return Outcome(ok=False, cause="failed", error=f"{type(error).__name__}: {error}")
-        return Outcome(ok=True, results=running.result())
+            return Outcome(ok=False, cause="failed", error=mask(f"{type(error).__name__}: {error}"))
+        # Reports are read by people and sent on: what they quote of tasks holds no secrets.
+        return Outcome(ok=True, results=mask_json(running.result()))
     finally:
         cancelled.cancel()
         if not running.done():

@@ -33,6 +33,9 @@ DEFAULT_PORT: Final = 18000
 CONNECT_TIMEOUT_S: Final = 5.0
 """How long a connection attempt and, beyond a block, a reply may take."""
 
+PASSWORDS: Final[set[str]] = set()
+"""Of every store that this process has made a client for: what it may never show."""
+
 _ADVICE: Final = "expected redis://, rediss:// or unix://, e.g. redis://user:password@host:18000/0"
 _TLS_OPTIONS: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 
@@ -368,6 +371,8 @@ def _translated(error: Exception, where: str) -> Exception:
 def _options(
     address: StoreAddress, block_s: float, max_connections: int, name: str
 ) -> dict[str, Any]:
+    if address.password:
+        PASSWORDS.add(address.password)
     options: dict[str, Any] = {
         "db": address.db,
         "username": address.username,

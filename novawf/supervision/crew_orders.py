@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+from novawf.audit.log import AuditLog, user_name
 from novawf.clock import Clock
-from novawf.errors import Refused
+from novawf.errors import NoAnswer, Refused
 from novawf.store.connect import StoreAddress, connect, translate_errors
 from novawf.supervision.crew import check_names, members
 from novawf.supervision.orders import BLOCK_S, give
@@ -23,10 +24,17 @@ class Crew:
     Novas. An order that is given again changes nothing more.
     """
 
-    def __init__(self, address: StoreAddress, clock: Clock, by: str = "client") -> None:
+    def __init__(
+        self,
+        address: StoreAddress,
+        clock: Clock,
+        by: str = "client",
+        audit: AuditLog | None = None,
+    ) -> None:
         self.address = address
         self.clock = clock
         self.by = by
+        self.audit = AuditLog.disabled() if audit is None else audit
 
     async def add(self, novas: Sequence[str], progress: Progress | None = None) -> dict[str, Any]:
         """Let Novas join; answers the names that are new as `added`."""
@@ -80,11 +88,25 @@ class Crew:
                 async for answer in self._give(redis, op, what):
                     if not answer["done"] and progress is not None:
                         progress(answer)
+        except NoAnswer as silence:
+            self._record(op, what, {"unknown": str(silence)})
+            raise
         finally:
             await redis.aclose()
         if (error := answer.get("error")) is not None:
             raise Refused(str(error))
-        return {name: value for name, value in answer.items() if name != "done"}
+        done = {name: value for name, value in answer.items() if name != "done"}
+        self._record(op, what, done)
+        return done
+
+    def _record(self, op: str, what: dict[str, Any], after: Any) -> None:
+        """Who ordered it; the supervisor records what it did."""
+        self.audit.record(
+            who=user_name() if self.by == "client" else self.by,
+            action=f"novas.{op}",
+            target=what.get("novas") or what.get("to") or "all",
+            after=after,
+        )
 
     def _give(self, redis: Any, op: str, what: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         return give(redis, self.clock, op, by=self.by, **what)

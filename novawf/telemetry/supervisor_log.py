@@ -14,6 +14,8 @@ import logging.handlers
 from collections.abc import Iterator
 from pathlib import Path
 
+from novawf.telemetry.masking import MaskingFormatter
+
 LOG_BYTES = 5_000_000
 """Size of one file; one older one is kept, so a log is never over 10 MB."""
 
@@ -39,7 +41,7 @@ def supervisor_log(path: Path) -> Iterator[None]:
     """Send logging and stray prints to `path` until the end of the block."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handler = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(MaskingFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)

@@ -146,3 +146,16 @@ async def test_a_job_whose_time_to_begin_is_over_is_not_begun() -> None:
     late = replace(work("job"), start=Start(0.0))
     outcome = await MaintenanceExecutor({"job": job}, 5.0).run(late, NoReport(), asyncio.Event())
     assert (outcome, ran) == (NOT_BEGUN, [])
+
+
+async def test_a_report_shows_no_secret_and_neither_does_a_fault() -> None:
+    """Both quote what tasks are called, and reports are sent on."""
+
+    async def job(args: tuple[Any, ...]) -> dict[str, Any]:
+        if args:
+            raise ValueError("token=a8f5")
+        return {"repeated": {"deploy --token a8f5": 2}, "failed": ["password=hunter2"]}
+
+    outcome = await run(job)
+    assert outcome.results == {"repeated": {"deploy --token ***": 2}, "failed": ["password=***"]}
+    assert (await run(job, 1)).error == "ValueError: token=***"

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from novawf.audit.chain import lines_of
+from novawf.audit.log import user_name
 from novawf.cli.main import PROG, make_app
 from novawf.cli.run import run_app
 
@@ -72,6 +74,16 @@ def test_a_limit_reaches_the_supervisor_with_its_signal(tmp_path: Path) -> None:
     with supervisor(tmp_path):
         assert down(tmp_path, "--drain-limit", "7.5") == 0
     assert heard(tmp_path) == {"signals": 1, "limit_s": 7.5}
+
+
+def test_who_ended_the_fleet_is_on_record(tmp_path: Path) -> None:
+    """By name, with the pid that was told to end, and how."""
+    with supervisor(tmp_path) as process:
+        assert down(tmp_path, "--drain-limit", "7.5") == 0
+    (line,) = lines_of(tmp_path / "audit")
+    assert line.record is not None
+    assert (line.record["who"], line.record["action"]) == (user_name(), "fleet.down")
+    assert line.record["after"] == {"pid": process.pid, "now": False, "drain_limit_s": 7.5}
 
 
 def test_without_a_limit_the_supervisor_uses_its_own(tmp_path: Path) -> None:

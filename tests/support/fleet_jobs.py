@@ -52,3 +52,8 @@ async def call_api_and_note(ctx: Any, log: str, seconds: float) -> None:
         await asyncio.sleep(seconds)
         with Path(log).open("a") as file:
             file.write(f"{began_ns} {time.monotonic_ns()}\n")
+
+
+def fail_with(ctx: Any, text: str) -> None:
+    """End with an exception that quotes what it was given, as exceptions do."""
+    raise ValueError(text)

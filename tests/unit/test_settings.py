@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from novawf.errors import InvalidConfig
-from novawf.settings import Settings, default_home, ensure_home, load_settings
+from novawf.settings import Settings, default_home, ensure_home, hide_secrets, load_settings
+from novawf.telemetry.masking import forget_named, mask
 
 SECRET = "hunter2-secret"
 
@@ -401,3 +402,34 @@ def test_limits_are_named_by_paths_and_may_set_nothing():
 def test_a_wrong_named_limit_is_told_with_its_place(text: str, said: str):
     with pytest.raises(InvalidConfig, match=said):
         load(text)
+
+
+@pytest.mark.parametrize(
+    ("flag", "password"),
+    [
+        ("redis://db:1/0", SECRET),
+        ("redis://db:1", SECRET),
+        ("redis://db:2/0", None),
+        ("redis://me@db:1/0", None),
+        (f"redis://:{SECRET}x@db:1/0", f"{SECRET}x"),
+    ],
+)
+def test_a_flag_names_the_store_whose_password_is_in_the_environment(
+    flag: str, password: str | None
+):
+    """So the command line need not show it; another store is another store."""
+    settings = load_settings(
+        overrides={"store.url": flag}, environ={"NOVAWF_STORE_URL": f"redis://:{SECRET}@db:1/0"}
+    )
+    found = settings.store.password
+    assert (None if found is None else found.get_secret_value()) == password
+
+
+def test_the_values_of_named_variables_are_hidden():
+    """The store's password too; a variable that nobody names is not."""
+    forget_named()
+    environ = {"NOVAWF_STORE_PASSWORD": SECRET, "MINE": "my-value", "OTHER": "other-value"}
+    settings = load_settings(overrides={"audit.secret_env": ["MINE"]}, environ=environ)
+    hide_secrets(settings, environ)
+    assert mask(f"{SECRET} my-value other-value") == "*** *** other-value"
+    forget_named()
