@@ -27,7 +27,8 @@ _HARMLESS = frozenset(
 """First arguments that tell something or change settings, and open no session."""
 
 _SHELLS = frozenset({"sh", "bash", "zsh", "dash", "ksh", "ash", "fish"})
-_INTERPRETERS = frozenset({"node", "nodejs", "bun", "deno", "python", "python3", "env"})
+_INTERPRETERS = frozenset({"node", "nodejs", "bun", "deno", "python", "python3"})
+_INTERPRETER_VALUES = frozenset({"-W", "-X", "-r", "--require", "--import", "--loader"})
 _RUNNERS = frozenset({"npx", "bunx", "pnpx", "uvx", "pipx"})
 _WITH_VALUE = {
     "exec": "-a",
@@ -159,12 +160,19 @@ def script_operand(words: Sequence[str]) -> str | None:
         return None
     if _is_interpreter(name) and rest[:1] == ["run"]:
         rest = rest[1:]
+    skip = False
     for word in rest:
-        if word in ("-c", "-m", "-e", "-s", "--eval") or (
+        if skip:
+            skip = False
+        elif word in ("-c", "-m", "-e", "-s", "--eval") or (
             name in _SHELLS and word.startswith("-") and word.endswith("c")
         ):
             return None
-        if not word.startswith(("-", "+")):
+        elif word in _INTERPRETER_VALUES or (
+            name in _SHELLS and word.startswith(("-", "+")) and word.endswith("o")
+        ):
+            skip = True
+        elif not word.startswith(("-", "+")):
             return word
     return None
 
