@@ -6,10 +6,6 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-CHECKER = 1
-"""Counts up when a rule changes: what an older checker said is not believed."""
-
-
 class Severity(StrEnum):
     """`error`: it runs away, or does not do what it is there for. `warning`: it may."""
 
