@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from novawf.hooks.guard import Order
     from novawf.hooks.state import HookState
 
+WRONG_USAGE = 2
+NO_VERDICT = 75
+"""Instead of 2 for `novawf hook run`: an agent would take 2 for the hook's own "block", or of a
+stop hook for "go on", for ever."""
+
 
 def run() -> None:
     """Run the command line of this process."""
@@ -24,7 +29,12 @@ def run() -> None:
         sys.exit(run_guarded(order, environ))
     from novawf.cli.main import run as run_main  # noqa: PLC0415 - see the module's docstring
 
-    run_main()
+    try:
+        run_main()
+    except SystemExit as leaving:
+        if leaving.code == WRONG_USAGE and _split(sys.argv[1:])[0][:2] == ["hook", "run"]:
+            sys.exit(NO_VERDICT)
+        raise
 
 
 def guarded(argv: Sequence[str], environ: Mapping[str, str]) -> Order | None:

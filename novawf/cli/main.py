@@ -12,6 +12,7 @@ from novawf.cli import (
     control,
     crew,
     doctor,
+    hook,
     importing,
     lifecycle,
     logs,
@@ -62,7 +63,7 @@ def make_app() -> typer.Typer:
     app.callback(invoke_without_command=True, epilog=example_text(_EXAMPLES))(start)
     groups = (
         lifecycle, view, why, submit, importing, schedules, signals, tasks, logs, records, control,
-        crew, doctor,
+        crew, doctor, hook,
     )  # fmt: skip
     for group in groups:
         group.register(app)

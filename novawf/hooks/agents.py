@@ -20,9 +20,32 @@ _PACKAGES = {
     "aider-chat": "aider",
 }
 _HARMLESS = frozenset(
-    "--version -v -V --help -h help version doctor config mcp update upgrade install login logout "
-    "auth setup-token plugin completion features extensions --list-extensions --list-models "
-    "--models".split()
+    [
+        "--version",
+        "-v",
+        "-V",
+        "--help",
+        "-h",
+        "help",
+        "version",
+        "doctor",
+        "config",
+        "mcp",
+        "update",
+        "upgrade",
+        "install",
+        "login",
+        "logout",
+        "auth",
+        "setup-token",
+        "plugin",
+        "completion",
+        "features",
+        "extensions",
+        "--list-extensions",
+        "--list-models",
+        "--models",
+    ]
 )
 """First arguments that tell something or change settings, and open no session."""
 
@@ -204,7 +227,7 @@ def _of_runner(words: list[str]) -> str | None:
     """`npx --yes @openai/codex exec`: the first word that is an agent or its package."""
     for at, word in enumerate(words):
         agent = word if word in AGENTS else package_agent(word)
-        if agent is not None and agent == package_agent(word) or word in AGENTS:
+        if (agent is not None and agent == package_agent(word)) or word in AGENTS:
             before = [w for w in words[:at] if not w.startswith("-")]
             if all(w in ("exec", "x", "dlx", "run", "tool") for w in before):
                 rest = [w for w in words[at + 1 :] if w != "--"]

@@ -109,8 +109,10 @@ class _Check:
             return  # a regular expression's `exec`
         inside, _ = self._inside(at + 1)
         line, name = self._tokens[at].line, self._tokens[at].text
-        if any(t.text in _OWN or _joined(inside, i).startswith("process.argv[1]")
-               for i, t in enumerate(inside)):
+        if any(
+            t.text in _OWN or _joined(inside, i).startswith("process.argv[1]")
+            for i, t in enumerate(inside)
+        ):
             self._find(line, "self-exec", "this hook runs itself again")
         words = [
             _unquoted(t.text) if t.kind == "string" else self._constants.get(t.text, "")

@@ -16,13 +16,30 @@ UNKNOWN = "$?"
 _OWN = "$0"
 
 _RUNNERS = frozenset(
-    "run Popen call check_call check_output getoutput getstatusoutput system popen spawn "
-    "create_subprocess_exec create_subprocess_shell startfile posix_spawn posix_spawnp".split()
+    [
+        "run",
+        "Popen",
+        "call",
+        "check_call",
+        "check_output",
+        "getoutput",
+        "getstatusoutput",
+        "system",
+        "popen",
+        "spawn",
+        "create_subprocess_exec",
+        "create_subprocess_shell",
+        "startfile",
+        "posix_spawn",
+        "posix_spawnp",
+    ]
 )
 _SPREAD = frozenset({"create_subprocess_exec", "execl", "execlp", "execle", "execlpe"})
 """Take each word as an argument of its own."""
 _EXITS = frozenset({"exit", "_exit", "quit", "abort"})
-_TERMINATES = frozenset({"executable", "prefix", "base_prefix", "version_info", "environ", "getenv"})
+_TERMINATES = frozenset(
+    {"executable", "prefix", "base_prefix", "version_info", "environ", "getenv"}
+)
 """A test of these before a hook replaces itself: it fails the next time."""
 _NEARBY = 3
 
@@ -70,19 +87,19 @@ class _Check(ast.NodeVisitor):
 
     # -- nodes ------------------------------------------------------------------------------------
 
-    def visit_While(self, node: ast.While) -> None:  # noqa: N802 - ast's name
+    def visit_While(self, node: ast.While) -> None:
         """A loop whose condition is a constant needs a way out."""
         if isinstance(node.test, ast.Constant) and node.test.value and not _left(node.body):
             self._find(node.lineno, "loop-endless", "this loop has no end")
         self.generic_visit(node)
 
-    def visit_If(self, node: ast.If) -> None:  # noqa: N802
+    def visit_If(self, node: ast.If) -> None:
         """Keeps the tests that a call stands behind."""
         self._tests.append(node.test)
         self.generic_visit(node)
         self._tests.pop()
 
-    def visit_Dict(self, node: ast.Dict) -> None:  # noqa: N802
+    def visit_Dict(self, node: ast.Dict) -> None:
         """`{"decision": "block"}`"""
         for key, value in zip(node.keys, node.values, strict=True):
             if isinstance(key, ast.Constant) and key.value == "decision":
@@ -90,7 +107,7 @@ class _Check(ast.NodeVisitor):
                     self._blocks_at = self._blocks_at or node.lineno
         self.generic_visit(node)
 
-    def visit_Call(self, node: ast.Call) -> None:  # noqa: N802
+    def visit_Call(self, node: ast.Call) -> None:
         """Whatever starts a process, and what ends this one."""
         name = _called(node.func)
         if name in _EXITS:
@@ -285,8 +302,9 @@ class _Check(ast.NodeVisitor):
 
 def _printed(text: str) -> str:
     """Of some lines those that print or exit with a text."""
-    return "\n".join(line for line in text.splitlines() if "print" in line or "exit" in line
-                     or "write" in line)
+    return "\n".join(
+        line for line in text.splitlines() if "print" in line or "exit" in line or "write" in line
+    )
 
 
 def _called(node: ast.expr) -> str:

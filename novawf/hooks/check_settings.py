@@ -10,19 +10,58 @@ from typing import Any, NamedTuple
 from novawf.hooks.findings import Finding
 
 EVENTS = frozenset(
-    "PreToolUse PostToolUse PostToolUseFailure PermissionRequest PermissionDenied Notification "
-    "UserPromptSubmit UserPromptExpansion Stop StopFailure SubagentStart SubagentStop PreCompact "
-    "PostCompact SessionStart SessionEnd Setup TaskCreated TaskCompleted TeammateIdle "
-    "InstructionsLoaded ConfigChange CwdChanged FileChanged WorktreeCreate WorktreeRemove "
-    "Elicitation ElicitationResult "
-    "BeforeTool AfterTool BeforeAgent AfterAgent BeforeModel AfterModel BeforeToolSelection "
-    "PreCompress".split()
+    [
+        "PreToolUse",
+        "PostToolUse",
+        "PostToolUseFailure",
+        "PermissionRequest",
+        "PermissionDenied",
+        "Notification",
+        "UserPromptSubmit",
+        "UserPromptExpansion",
+        "Stop",
+        "StopFailure",
+        "SubagentStart",
+        "SubagentStop",
+        "PreCompact",
+        "PostCompact",
+        "SessionStart",
+        "SessionEnd",
+        "Setup",
+        "TaskCreated",
+        "TaskCompleted",
+        "TeammateIdle",
+        "InstructionsLoaded",
+        "ConfigChange",
+        "CwdChanged",
+        "FileChanged",
+        "WorktreeCreate",
+        "WorktreeRemove",
+        "Elicitation",
+        "ElicitationResult",
+        "BeforeTool",
+        "AfterTool",
+        "BeforeAgent",
+        "AfterAgent",
+        "BeforeModel",
+        "AfterModel",
+        "BeforeToolSelection",
+        "PreCompress",
+    ]
 )
 """Events of Claude Code and codex, then those that gemini calls otherwise."""
 
 _IN_MILLISECONDS = frozenset(
-    "BeforeTool AfterTool BeforeAgent AfterAgent BeforeModel AfterModel BeforeToolSelection "
-    "PreCompress".split()
+    [
+        "BeforeTool",
+        "AfterTool",
+        "BeforeAgent",
+        "AfterAgent",
+        "BeforeModel",
+        "AfterModel",
+        "BeforeToolSelection",
+        "PreCompress",
+    ]
 )
 _TYPES = frozenset({"command", "prompt", "agent", "http", "mcp_tool", "function"})
 LONGEST_S = 600
@@ -107,7 +146,7 @@ class _Reading:
                 self.shape(
                     f"`{event}`: the command stands beside the matcher; it belongs into `hooks`: "
                     "as it is, it never runs",
-                    '"command"',
+                    '"command":',
                 )
             else:
                 self.shape(f"a matcher of `{event}` has no `hooks`", f'"{event}"')

@@ -74,9 +74,9 @@ class _Check:
     def _loops(self, script: Script) -> None:
         kills = any("kill" in command.values[:1] for command in script.commands)
         for loop in script.loops:
-            if loop.endless and not loop.left and not (loop.background and kills):
-                if not self._bounded:
-                    self._find(loop.line, "loop-endless", "this loop has no end")
+            ended = self._bounded or loop.left or (loop.background and kills)
+            if loop.endless and not ended:
+                self._find(loop.line, "loop-endless", "this loop has no end")
 
     # -- one command ------------------------------------------------------------------------------
 
@@ -144,26 +144,26 @@ class _Check:
         return any(f"${name}" in text or f"${{{name}" in text for name in assigned if name)
 
     def _bomb(self, command: Command, run: list[str]) -> None:
-        if command.function and run[0] == command.function:
-            if command.background or command.joined in ("|", "|&"):
-                self._find(
-                    command.line, "loop-endless", f"the function {run[0]} multiplies without end"
-                )
+        many = command.background or command.joined in ("|", "|&")
+        if command.function and run[0] == command.function and many:
+            self._find(
+                command.line, "loop-endless", f"the function {run[0]} multiplies without end"
+            )
 
     def _inner(self, command: Command, words: list[str], run: list[str], depth: int) -> None:
         """Texts that the command has a shell run."""
         texts = [shell_text(run), *multiplexed(run)]
+        first_line = command.line
         if base(run[0]) in ("sh", "bash", "zsh", "dash", "ksh", "at", "batch"):
             if script_operand(run) is None and texts[0] is None:
                 texts.append(command.body)
                 texts.append(self._said(command.piped_from))
-        elif base(run[0]) in ("source", ".") and run[1:] == ["/dev/stdin"]:
-            texts.append(command.body)
+                first_line = command.body_line or command.line
         before = self._bounded
         self._bounded = before or any(base(word) in _LIMITED for word in words)
         for text in texts:
             if text:
-                self.script(restored(text), command.line, depth + 1)
+                self.script(restored(text), first_line, depth + 1)
         self._bounded = before
 
     def _said(self, command: Command | None) -> str | None:
@@ -246,7 +246,8 @@ def _nearby(script: Script, at: int) -> str:
     said = [
         " ".join((*other.values[1:], other.body or ""))
         for other in script.commands[max(0, at - _NEARBY_COMMANDS) : at]
-        if other.block == command.block and command.line - other.line <= _NEARBY_LINES
+        if other.block == command.block
+        and command.line - other.line <= _NEARBY_LINES
         and base(other.values[0] if other.values else "") in _SAYING
     ]
     said += [script.comments.get(line, "") for line in (command.line - 1, command.line)]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from novawf.errors import UserError
-from novawf.hooks.agents import base, unwrapped
+from novawf.hooks.agents import AGENTS, base, unwrapped
 from novawf.hooks.check_node import check_node
 from novawf.hooks.check_python import check_python
 from novawf.hooks.check_settings import HookCommand, check_settings
@@ -37,9 +37,58 @@ _SETTINGS_NAMES = frozenset({"settings.json", "settings.local.json", "hooks.json
 _AGENT_FOLDERS = (".claude", ".codex", ".gemini")
 _LEFT_OUT = frozenset({"node_modules", "__pycache__", "venv", "site-packages"})
 _BUILTINS = frozenset(
-    "[ [[ (( . : alias bg break cd command continue echo eval exec exit export false fg getopts hash "
-    "if jobs kill let local popd printf pushd pwd read readonly return set shift source test time "
-    "trap true type ulimit umask unset wait while until for case { (".split()
+    [
+        "[",
+        "[[",
+        "((",
+        ".",
+        ":",
+        "alias",
+        "bg",
+        "break",
+        "cd",
+        "command",
+        "continue",
+        "echo",
+        "eval",
+        "exec",
+        "exit",
+        "export",
+        "false",
+        "fg",
+        "getopts",
+        "hash",
+        "if",
+        "jobs",
+        "kill",
+        "let",
+        "local",
+        "popd",
+        "printf",
+        "pushd",
+        "pwd",
+        "read",
+        "readonly",
+        "return",
+        "set",
+        "shift",
+        "source",
+        "test",
+        "time",
+        "trap",
+        "true",
+        "type",
+        "ulimit",
+        "umask",
+        "unset",
+        "wait",
+        "while",
+        "until",
+        "for",
+        "case",
+        "{",
+        "(",
+    ]
 )
 
 
@@ -250,7 +299,7 @@ class _Reader:
             return
         if not run[0].isprintable() or any(char in run[0] for char in "=~*"):
             return
-        if shutil.which(run[0]) is None:
+        if run[0] not in AGENTS and shutil.which(run[0]) is None:
             said = f"no program {run[0]} is on the PATH of this check"
             self.findings.append(Finding(path, hook.line, "program-missing", said))
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
+
 class Severity(StrEnum):
     """`error`: it runs away, or does not do what it is there for. `warning`: it may."""
 

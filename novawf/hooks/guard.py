@@ -11,12 +11,11 @@ execution of every hook pays for what is imported here.
 
 from __future__ import annotations
 
-# ruff: noqa: PTH100, PTH111, PTH113, PTH118
+# ruff: noqa: PTH113, PTH118
 import contextlib
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -323,8 +322,17 @@ def _script(argv: Sequence[str], environ: Mapping[str, str]) -> str:
     operand = script_operand(run)
     path = operand if operand is not None else run[0]
     if operand is None and "/" not in path:
-        path = shutil.which(path, path=environ.get("PATH") or os.defpath) or ""
+        path = _which(path, environ.get("PATH") or os.defpath)
     return os.path.realpath(path) if path and os.path.isfile(path) else ""
+
+
+def _which(name: str, path: str) -> str:
+    """`shutil.which`, without the 8 ms that importing it takes."""
+    for folder in path.split(":"):
+        found = os.path.join(folder or ".", name)
+        if os.path.isfile(found) and os.access(found, os.X_OK):
+            return found
+    return ""
 
 
 def _die_by(signum: int) -> NoReturn:

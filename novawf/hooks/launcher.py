@@ -9,8 +9,8 @@ from __future__ import annotations
 
 # Runs in a bare interpreter, where pathlib would cost 1 MB.
 # ruff: noqa: PTH118, PTH120
+import contextlib
 import os
-import socket
 import sys
 
 from novawf.hooks.agents import starts_session
@@ -39,10 +39,8 @@ def main(args: list[str]) -> int:
     answer = ask({"started": agent})  # usually this process is ended before it is answered
     if answer is not None:
         answer.settimeout(_WAIT_S)
-        try:
+        with contextlib.suppress(OSError):
             answer.recv(1)
-        except (OSError, socket.timeout):
-            pass
     return REFUSED
 
 
@@ -51,5 +49,9 @@ def _become(agent: str, own: str, arguments: Sequence[str]) -> None:
     folders = os.environ.get("PATH", os.defpath).split(":")  # noqa: TID251 - a program, not a setting
     for folder in folders:
         path = os.path.join(folder, agent)
-        if folder and os.path.realpath(folder) != os.path.realpath(own) and os.access(path, os.X_OK):
+        if (
+            folder
+            and os.path.realpath(folder) != os.path.realpath(own)
+            and os.access(path, os.X_OK)
+        ):
             os.execv(path, [agent, *arguments])  # noqa: S606 - what was asked for

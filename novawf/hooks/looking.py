@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # On the path of every hook's execution: pathlib alone would cost 5 ms.
-# ruff: noqa: PTH110, PTH115, PTH118
+# ruff: noqa: PTH115, PTH118
 import os
 
 from novawf.hooks.agents import script_operand, unwrapped

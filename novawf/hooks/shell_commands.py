@@ -49,6 +49,11 @@ class Command:
         """The text of its here-document."""
         return next((word.body for word in self.targets if word.body is not None), None)
 
+    @property
+    def body_line(self) -> int:
+        """The first line of that text; 0 without one."""
+        return next((word.body_line for word in self.targets if word.body is not None), 0)
+
 
 @dataclass(slots=True)
 class Loop:
@@ -335,9 +340,11 @@ class _Parser:
         elif name in ("exit", "return", "die", "fail", "abort"):
             count = len(self._frames)
         elif name in ("exec", "kill"):
-            count = len(self._frames) if len(values) > 1 and (
-                name == "exec" or "$$" in values or "0" in values
-            ) else 0
+            count = (
+                len(self._frames)
+                if len(values) > 1 and (name == "exec" or "$$" in values or "0" in values)
+                else 0
+            )
         else:
             return
         for frame in reversed(self._frames):

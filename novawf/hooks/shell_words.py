@@ -31,6 +31,7 @@ class Word:
     """Text and first line of what `$(…)`, backticks and `<(…)` in it run."""
     body: str | None = None
     """Of the delimiter of a here-document: its text."""
+    body_line: int = 0
 
 
 @dataclass(slots=True)
@@ -133,7 +134,7 @@ class Tokenizer:
                 word.quoted = True
                 self._at += 1
                 self._double(word, parts)
-            elif char == "$" or char == "`" or char in "<>":
+            elif char in "$`<>":
                 self._expansion(word, parts)
             elif char == "=" and text.startswith("=(", self._at) and parts:
                 self._at += 1
@@ -254,7 +255,7 @@ class Tokenizer:
                 if (line.lstrip("\t") if stripped else line).rstrip("\r") == word.value:
                     break
                 lines.append(line)
-            word.body = "\n".join(lines)
+            word.body, word.body_line = "\n".join(lines), first
             if not literal:
                 word.scripts += _scripts_in(word.body, first)
         self._heredocs.clear()

@@ -16,7 +16,8 @@ DENIES = re.compile(
 )
 """Words of a hook that turns something down."""
 RESTARTS = re.compile(
-    r"\b(re-?start|re-?launch|respawn|(new|fresh|next) session|start (again|over|anew))", re.IGNORECASE
+    r"\b(re-?start|re-?launch|respawn|(new|fresh|next) session|start (again|over|anew))",
+    re.IGNORECASE,
 )
 """Words of a hook that takes exit code 2 for `start again`."""
 
