@@ -154,11 +154,10 @@ class _Check:
         """Texts that the command has a shell run."""
         texts = [shell_text(run), *multiplexed(run)]
         first_line = command.line
-        if base(run[0]) in ("sh", "bash", "zsh", "dash", "ksh", "at", "batch"):
-            if script_operand(run) is None and texts[0] is None:
-                texts.append(command.body)
-                texts.append(self._said(command.piped_from))
-                first_line = command.body_line or command.line
+        shell = base(run[0]) in ("sh", "bash", "zsh", "dash", "ksh", "at", "batch")
+        if shell and script_operand(run) is None and texts[0] is None:
+            texts += [command.body, self._said(command.piped_from)]
+            first_line = command.body_line or command.line
         before = self._bounded
         self._bounded = before or any(base(word) in _LIMITED for word in words)
         for text in texts:

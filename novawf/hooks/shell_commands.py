@@ -177,7 +177,7 @@ class _Parser:
         elif word.quoted or not self._keyword(word):
             self._add(word)
 
-    def _keyword(self, word: Word) -> bool:
+    def _keyword(self, word: Word) -> bool:  # noqa: PLR0912 - a branch each keyword
         value = word.value
         if value in ("while", "until"):
             self._open(value, word.line)

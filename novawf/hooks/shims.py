@@ -6,7 +6,7 @@ They come first on the hook's PATH, and run `launcher`, which refuses and tells 
 from __future__ import annotations
 
 # On the path of every hook's execution: pathlib alone would cost 5 ms.
-# ruff: noqa: PTH100, PTH105, PTH118, PTH120, PTH123
+# ruff: noqa: PTH100, PTH103, PTH105, PTH118, PTH120, PTH123
 import os
 import shlex
 import sys

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from novawf.hooks.findings import Finding
 
 DENIES = re.compile(
-    r"\b(block(ed|ing|s)?|den(y|ied|ies)|refus(e|ed|es|ing)|forbid(den|s)?|not allowed|reject(ed|s)?"
-    r"|disallow(ed)?|prohibit(ed)?|dangerous|must not|not permitted)\b",
+    r"\b(block(ed|ing|s)?|den(y|ied|ies)|refus(e|ed|es|ing)|forbid(den|s)?|not allowed"
+    r"|reject(ed|s)?|disallow(ed)?|prohibit(ed)?|dangerous|must not|not permitted)\b",
     re.IGNORECASE,
 )
 """Words of a hook that turns something down."""

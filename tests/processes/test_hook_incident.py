@@ -70,9 +70,7 @@ EVASIONS = {
         AGENT + "env -i PATH=/usr/bin:/bin /bin/sh -c 'exec \"$1\" -p next' _ "
         '"${LOG%/log}/bin/$agent"\n'
     ),
-    "detached": (
-        AGENT + '( setsid "$agent" -p next < /dev/null > /dev/null 2>&1 & )\nsleep 5'
-    ),
+    "detached": (AGENT + '( setsid "$agent" -p next < /dev/null > /dev/null 2>&1 & )\nsleep 5'),
 }
 
 

@@ -1,4 +1,4 @@
-"""`novawf hook run`: ordinary hooks notice nothing, and whatever is killed leaves nothing behind."""
+"""`novawf hook run`: ordinary hooks notice nothing; whatever is killed leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -78,9 +78,7 @@ def test_a_hundred_ordinary_runs_are_untouched(world: HookWorld) -> None:
 def test_one_execution_too_many_shuts_it_off(world: HookWorld) -> None:
     """The limit counts executions; refusals and their alert come once."""
     world.write_hook("exit 0")
-    codes = [
-        world.guarded(str(world.hook), flags=("--limit", "2")).returncode for _ in range(4)
-    ]
+    codes = [world.guarded(str(world.hook), flags=("--limit", "2")).returncode for _ in range(4)]
     assert codes == [0, 0, REFUSED, REFUSED]
     assert world.lines("runs") == 2
     assert [alert["kind"] for alert in world.alerts()] == ["rate"]
@@ -106,16 +104,15 @@ def test_wrong_usage_is_no_verdict(world: HookWorld) -> None:
 
 
 @pytest.mark.parametrize(("name", "code"), [("/nowhere/hook.sh", 127), ("/etc/hostname", 126)])
-def test_what_cannot_be_executed_ends_as_in_a_shell(
-    world: HookWorld, name: str, code: int
-) -> None:
+def test_what_cannot_be_executed_ends_as_in_a_shell(world: HookWorld, name: str, code: int) -> None:
     done = world.guarded(name)
     assert (done.returncode, len(done.stderr.splitlines())) == (code, 1)
 
 
 def test_a_hook_inside_another_is_refused_and_the_outer_goes_on(world: HookWorld) -> None:
     """Even with a clean environment: the guard above is found by the tree."""
-    inner = f"env -i HOME=/ PATH=/usr/bin:/bin PYTHONPATH=$PYTHONPATH {world.novawf} hook run --home {world.home} -- true"
+    clean = "env -i HOME=/ PATH=/usr/bin:/bin PYTHONPATH=$PYTHONPATH"
+    inner = f"{clean} {world.novawf} hook run --home {world.home} -- true"
     world.write_hook(f"{inner}; echo inner $?")
     done = world.guarded(str(world.hook))
     assert (done.returncode, done.stdout) == (0, "inner 75\n")
@@ -136,7 +133,9 @@ def test_the_time_out_ends_the_whole_tree(world: HookWorld) -> None:
 def test_what_a_hook_leaves_behind_goes_on_and_is_still_guarded(world: HookWorld) -> None:
     """The agent gets its answer at once; the rest ends at the time-out at the latest."""
     world.write_hook(f"sh -c '{LINGERS}' > /dev/null 2>&1 < /dev/null & exit 5")
-    process = started(world, [str(world.novawf), "hook", "run", "--timeout", "4", "--", str(world.hook)])
+    process = started(
+        world, [str(world.novawf), "hook", "run", "--timeout", "4", "--", str(world.hook)]
+    )
     process.communicate(timeout=30)
     assert process.returncode == 5
     world.wait_until_quiet()

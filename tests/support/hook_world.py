@@ -1,4 +1,4 @@
-"""Hooks and agents as they meet: a home, a `novawf`, and a fake `claude` that runs its Stop hook."""
+"""Hooks and agents as they meet: a home, a `novawf`, a fake `claude` that runs its Stop hook."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class HookWorld:
     def run(self, argv: list[str], **more) -> subprocess.CompletedProcess[str]:
         """Run a command in this world."""
         return subprocess.run(
-            argv, env=self.env, capture_output=True, text=True, timeout=60, **more
+            argv, env=self.env, check=False, capture_output=True, text=True, timeout=60, **more
         )
 
     def guarded(self, *argv: str, flags: tuple[str, ...] = (), **more):

@@ -1,4 +1,4 @@
-"""Hooks as people write them: the bad ones are found where they are bad, the good ones are let be."""
+"""Hooks as people write them: the bad are found where they are bad, the good are let be."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from novawf.hooks.checking import check_paths
 
 CORPUS = Path(__file__).resolve().parents[2] / "data" / "hooks"
 EXPECTED = json.loads((CORPUS / "bad" / "expected.json").read_text())
-GOOD = sorted(
-    path for path in (CORPUS / "good").iterdir() if path.name != "expected.json"
-)
+GOOD = sorted(path for path in (CORPUS / "good").iterdir() if path.name != "expected.json")
 
 
 def test_the_corpus_is_as_large_as_it_claims() -> None:
