@@ -18,7 +18,7 @@ from novawf.safety.events import Kind, SafetyEvent, report
 from novawf.store.anchor import read_anchor
 from novawf.store.connect import StoreAddress, connect, parse_url
 
-WITHIN_S = 3.0
+WITHIN_S = 5.0
 
 
 def report_shut_off(state: HookState, home: str, environ: Mapping[str, str]) -> None:

@@ -219,14 +219,15 @@ def test_the_check_is_done_again_when_a_script_changes(world: HookWorld) -> None
     assert world.lines("runs") == 1
 
 
+@pytest.mark.parametrize("text", ["claude -p next", '"$(echo xlaudy | tr xy ce)" -p next'])
 def test_a_shut_off_is_told_to_the_store_once(
-    world: HookWorld, valkey_server: StoreAddress
+    world: HookWorld, valkey_server: StoreAddress, text: str
 ) -> None:
     """One safety event, when a store is in reach; none is no hindrance."""
     with connect_sync(valkey_server) as store:
         store.flushall()
-        world.env |= {"NOVAWF_STORE_URL": str(valkey_server), "NOVAWF_NOVA": "torch"}
-        world.write_hook("claude -p next")
+        world.env |= {"NOVAWF_STORE_URL": valkey_server.url(), "NOVAWF_NOVA": "torch"}
+        world.write_hook(text)
         for _ in range(2):
             assert world.guarded(str(world.hook)).returncode == REFUSED
         entries = wait_until(lambda: store.xrange(keys.SAFETY_EVENTS), 30.0, "the event")
