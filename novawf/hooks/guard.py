@@ -162,6 +162,8 @@ class _Guard:
         with self._files.hold(self._name, self._nova) as held:
             now_ms = _boottime_ms()
             before = held.read()
+            if not before.seen_at:
+                self._files.clear_away(time.time())  # noqa: TID251 - files have the wall's time
             state = recovered(on_this_boot(before, now_ms, _boot()), now_ms)
             state = self._files.tell(state)  # that of a guard which was killed before it could
             state, verdict = admit(state, now_ms, self._order.limit)

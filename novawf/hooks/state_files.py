@@ -34,6 +34,8 @@ ALERTS = "alerts.jsonl"
 LOCK_WITHIN_S = 5.0
 _LOOK_AGAIN_MS = 10
 MOST_BYTES = 1 << 18
+UNUSED_S = 30 * 86_400
+"""A file that was not written for so long is cleared away."""
 KEEP_ALERTS_BYTES = 1 << 20
 """Beyond this the alerts are put aside (`alerts.jsonl.1`) and begun anew."""
 
@@ -81,6 +83,11 @@ class HookFiles:
                 raise self._unusable(path, error.strerror or str(error)) from None
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(file).st_ino == os.stat(path).st_ino:
+                    return file
+                os.close(file)  # its file was cleared away while we waited: take the new one
+            except FileNotFoundError:
+                os.close(file)
             except OSError:
                 os.close(file)
                 if monotonic() > deadline:
@@ -88,8 +95,6 @@ class HookFiles:
                         f"{path} is held by another process for longer than {LOCK_WITHIN_S:.0f} s"
                     ) from None
                 select.poll().poll(_LOOK_AGAIN_MS)
-            else:
-                return file
 
     def _unusable(self, path: str, why: str) -> CorruptState:
         return CorruptState(f"{path} cannot be used: {why}; `novawf hook reset` makes it anew")
@@ -139,6 +144,21 @@ class HookFiles:
             raise NovawfError(f"{path} cannot be removed: {error.strerror}") from None
         finally:
             os.close(lock)
+
+    def clear_away(self, now_s: float) -> None:
+        """Remove what nobody has used for `UNUSED_S`: hooks whose names never come again.
+
+        `now_s` is unix time, as files have it.
+        """
+        for path in self.paths():
+            with contextlib.suppress(OSError, NovawfError):
+                if now_s - os.stat(path).st_mtime > UNUSED_S:
+                    lock = self._lock(f"{path}.lock")
+                    try:
+                        os.unlink(path)
+                        os.unlink(f"{path}.lock")
+                    finally:
+                        os.close(lock)
 
     # -- alerts -----------------------------------------------------------------------------------
 

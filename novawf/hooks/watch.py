@@ -2,8 +2,8 @@
 
 An **image** is one exec: a process that executes itself anew has a new one, a forked copy has its
 parent's. Each image has a script (or, without one, its whole command line) and a generation: how
-often that script has started itself, counted along parents, along exec in the same process, and
-from an orphan to the last that ran the same script.
+often that script has started itself, counted along parents, along exec in the same process, and for
+the hook's own script from an orphan to the last that ran it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ MOST_OWN = 2
 """Generations of the hook's own script: it may start itself anew once, for another shell."""
 MOST_OTHER = 5
 """Generations of any other script: helpers call each other, but not down and down."""
+MOST_ORPHANS = 40
+"""Executions of any other script whose parent was gone when they were first seen."""
 MOST_EXECS = 12
 """Images of one process."""
 MOST_ALIVE = 400
@@ -62,8 +64,9 @@ class Watch:
         self._of: dict[int, tuple[int, int]] = {}
         """pid → its start time and image."""
         self._execs: dict[tuple[int, int], int] = {}
-        self._latest: dict[str, int] = {}
-        """script → generation of its latest image."""
+        self._latest = 0
+        """Generation of the latest image of the hook's own script."""
+        self._orphans: dict[str, int] = {}
 
     def knows(self, image: int) -> bool:
         """Whether this image was seen already."""
@@ -99,11 +102,17 @@ class Watch:
         script = process.script or script_of(process.argv)
         above = self._above(process, before, parents)
         same = [image.generation for image in above if image.script == script]
-        if not above and process.parent == self._root and script in self._latest:
-            same.append(self._latest[script])  # its parent is gone: one chain, as far as we know
+        orphan = not above and process.parent == self._root
+        if orphan and script == self._own:
+            same.append(self._latest)  # its parent is gone: one chain, as far as we know
         generation = max(same, default=0) + 1
         self._images[process.image] = _Image(script, generation)
-        self._latest[script] = max(generation, self._latest.get(script, 0))
+        if script == self._own:
+            self._latest = max(generation, self._latest)
+        elif orphan:
+            self._orphans[script] = self._orphans.get(script, 0) + 1
+            if self._orphans[script] > MOST_ORPHANS:
+                return Sign("loop", f"{script} was started {MOST_ORPHANS} times and left alone")
         most = MOST_OWN if script == self._own else MOST_OTHER
         if generation > most:
             return Sign("loop", f"{script} started itself again, {generation - 1} times over")

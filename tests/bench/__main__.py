@@ -19,6 +19,7 @@ from tests.bench import (
     coldstart,
     depth,
     discovery,
+    hooks,
     idle,
     keeper,
     latency,
@@ -50,6 +51,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "quarantine": quarantine,
     "soak": soak,
     "keeper": keeper,
+    "hooks": hooks,
 }
 
 

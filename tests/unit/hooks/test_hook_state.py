@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -135,3 +138,38 @@ def test_an_alert_is_written_once_wherever_its_writer_was_killed(tmp_path) -> No
 def test_two_novas_with_one_script_are_two_hooks(tmp_path) -> None:
     files = HookFiles(str(tmp_path))
     assert files.path("/x/stop.sh", "torch") != files.path("/x/stop.sh", "echo")
+
+
+def test_what_nobody_uses_is_cleared_away_and_its_lock_with_it(tmp_path) -> None:
+    """Names that never come again (scripts in temporary directories) do not pile up."""
+    files = HookFiles(str(tmp_path))
+    files.prepare()
+    for name in ("old", "new"):
+        with files.hold(name) as held:
+            held.write(HookState(name))
+    os.utime(files.path("old"), (0, 0))
+    files.clear_away(Path(files.path("new")).stat().st_mtime)
+    assert files.paths() == [files.path("new")]
+    assert not Path(files.path("old") + ".lock").exists()
+    with files.hold("old") as held:  # who comes again begins anew
+        assert held.read() == HookState("old")
+
+
+def test_who_waited_for_a_lock_that_was_cleared_away_takes_the_new_one(tmp_path) -> None:
+    """Else two would hold the same hook."""
+    files = HookFiles(str(tmp_path))
+    files.prepare()
+    lock = Path(files.path("h") + ".lock")
+    taken = threading.Event()
+
+    def wait() -> None:
+        with files.hold("h"):
+            taken.set()
+            assert lock.exists()
+
+    with files.hold("h"):
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        lock.unlink()
+    waiter.join(20)
+    assert taken.is_set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from novawf.hooks.watch import MOST_ALIVE, MOST_EXECS, Seen, Watch
+from novawf.hooks.watch import MOST_ALIVE, MOST_EXECS, MOST_ORPHANS, Seen, Watch
 
 ROOT = 100
 OWN = "/h/stop.sh"
@@ -47,6 +47,14 @@ def test_a_chain_of_orphans_is_counted() -> None:
     assert watch.look([seen(1, ROOT, 10, "bash", OWN)]) is None
     assert watch.look([seen(2, ROOT, 11, "bash", OWN)]) is None
     assert watch.look([seen(3, ROOT, 12, "bash", OWN)]) is not None
+
+
+def test_helpers_that_are_left_alone_are_no_chain() -> None:
+    """`(helper.sh "$f" &)` for some files: siblings, whose parent nobody has seen."""
+    watch = Watch(ROOT, OWN)
+    helpers = [seen(pid, ROOT, pid, "sh", "/h/helper.sh") for pid in range(2, 3 + MOST_ORPHANS)]
+    assert watch.look([seen(1, ROOT, 1, "bash", OWN), *helpers[:-1]]) is None
+    assert watch.look(helpers) is not None
 
 
 def test_a_process_that_executes_ever_new_things_is_counted() -> None:
