@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import Annotated, Any
 
 import typer
@@ -126,9 +125,9 @@ def run(
 
 def status(call: Invocation) -> None:
     """Show the hooks that were seen, and which are shut off until when and why."""
-    from novawf.clock import boot_id, boottime_ms, iso  # noqa: PLC0415
+    from novawf.clock import SystemClock, boot_id, boottime_ms, iso  # noqa: PLC0415
 
-    now_ms, boot, wall_s = boottime_ms(), boot_id() or "unknown", time.time()  # noqa: TID251
+    now_ms, boot, wall_s = boottime_ms(), boot_id() or "unknown", SystemClock(0).wall_s()
     files = _files(call)
     rows: list[dict[str, Any]] = []
     for path in files.paths():

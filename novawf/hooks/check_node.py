@@ -11,7 +11,7 @@ import re
 from novawf.hooks.agents import agent_of
 from novawf.hooks.check_shell import check_shell
 from novawf.hooks.findings import Finding
-from novawf.hooks.sources import DENIES, RESTARTS, Checked, Source
+from novawf.hooks.sources import DENIES, RESTARTS, Checked, Source, dispatches
 
 _TOKEN = re.compile(
     r"""(?P<comment>//[^\n]*|/\*.*?\*/)
@@ -109,11 +109,12 @@ class _Check:
             return  # a regular expression's `exec`
         inside, _ = self._inside(at + 1)
         line, name = self._tokens[at].line, self._tokens[at].text
-        if any(
-            t.text in _OWN or _joined(inside, i).startswith("process.argv[1]")
-            for i, t in enumerate(inside)
-        ):
-            self._find(line, "self-exec", "this hook runs itself again")
+        if (own := _own_at(inside)) is not None:
+            behind = _joined(inside, own, 8).partition("]")[0]
+            asked = [_unquoted(t.text) for t in inside[own + 1 :] if t.kind == "string"]
+            asked = [word for word in asked[:1] if word in behind]
+            if not dispatches(self._source.text, asked):
+                self._find(line, "self-exec", "this hook runs itself again")
         words = [
             _unquoted(t.text) if t.kind == "string" else self._constants.get(t.text, "")
             for t in inside
@@ -166,8 +167,16 @@ class _Check:
             )
 
 
-def _joined(tokens: list[_Token], at: int) -> str:
-    return "".join(token.text for token in tokens[at : at + 6])
+def _joined(tokens: list[_Token], at: int, count: int = 6) -> str:
+    return "".join(token.text for token in tokens[at : at + count])
+
+
+def _own_at(tokens: list[_Token]) -> int | None:
+    """Where the script's own path stands among the arguments of a call."""
+    for at, token in enumerate(tokens):
+        if token.text in _OWN or _joined(tokens, at).startswith("process.argv[1]"):
+            return at
+    return None
 
 
 def _unquoted(text: str) -> str:

@@ -9,7 +9,7 @@ import shlex
 from novawf.hooks.agents import agent_of, script_operand, shell_text, unwrapped
 from novawf.hooks.check_shell import check_shell
 from novawf.hooks.findings import Finding
-from novawf.hooks.sources import DENIES, RESTARTS, Call, Checked, Source
+from novawf.hooks.sources import DENIES, RESTARTS, Call, Checked, Source, dispatches
 
 UNKNOWN = "$?"
 """Stands for a part of a value that the text does not tell."""
@@ -67,6 +67,8 @@ class _Check(ast.NodeVisitor):
                 if isinstance(target, ast.Name):
                     self._known[target.id] = node.value
         self._tests: list[ast.expr] = []
+        self._caught = 0
+        self._bare_argv = "from sys import" in source.text
         self._lines = source.text.splitlines()
         self._blocks_at = 0
         self.findings: list[Finding] = []
@@ -89,9 +91,20 @@ class _Check(ast.NodeVisitor):
 
     def visit_While(self, node: ast.While) -> None:
         """A loop whose condition is a constant needs a way out."""
-        if isinstance(node.test, ast.Constant) and node.test.value and not _left(node.body):
+        endless = isinstance(node.test, ast.Constant) and node.test.value
+        if endless and not self._caught and not _left(node.body):
             self._find(node.lineno, "loop-endless", "this loop has no end")
         self.generic_visit(node)
+
+    def visit_Try(self, node: ast.Try) -> None:
+        """An exception that is caught outside is a way out of the loops inside."""
+        caught = any(_name_of(handler.type) != "KeyboardInterrupt" for handler in node.handlers)
+        self._caught += caught
+        for inner in node.body:
+            self.visit(inner)
+        self._caught -= caught
+        for inner in (*node.handlers, *node.orelse, *node.finalbody):
+            self.visit(inner)
 
     def visit_If(self, node: ast.If) -> None:
         """Keeps the tests that a call stands behind."""
@@ -153,7 +166,10 @@ class _Check(ast.NodeVisitor):
         self.calls += inner.calls
 
     def _argv(self, node: ast.Call, name: str, words: list[str]) -> None:
-        if _OWN in words and not self._terminates():
+        own = words.index(_OWN) if _OWN in words else None
+        if own is not None and dispatches(self._source.text, words[own + 1 :]):
+            return
+        if own is not None and not self._terminates():
             how = "replaces itself by itself" if name.startswith("exec") else "runs itself again"
             self._once(Finding(self._source.path, node.lineno, "self-exec", f"this hook {how}"))
             return
@@ -211,9 +227,9 @@ class _Check(ast.NodeVisitor):
             if left is None and right is None:
                 return None
             return (left or [UNKNOWN]) + (right or [UNKNOWN])
-        if isinstance(node, ast.Attribute) and node.attr == "argv":
+        if self._is_argv(node):
             return [_OWN, UNKNOWN]
-        if isinstance(node, ast.Subscript) and _called(node.value) == "argv":
+        if isinstance(node, ast.Subscript) and self._is_argv(node.value):
             if isinstance(node.slice, ast.Slice):
                 lower = node.slice.lower
                 whole = lower is None or (isinstance(lower, ast.Constant) and lower.value == 0)
@@ -247,7 +263,7 @@ class _Check(ast.NodeVisitor):
             )
         if isinstance(node, ast.BinOp):
             return self._joined(node, depth)
-        if isinstance(node, ast.Subscript) and _called(node.value) == "argv":
+        if isinstance(node, ast.Subscript) and self._is_argv(node.value):
             first = isinstance(node.slice, ast.Constant) and node.slice.value == 0
             return _OWN if first else UNKNOWN
         if isinstance(node, ast.BoolOp):
@@ -256,6 +272,12 @@ class _Check(ast.NodeVisitor):
         if isinstance(node, ast.Call):
             return self._answered(node, depth)
         return UNKNOWN
+
+    def _is_argv(self, node: ast.expr) -> bool:
+        """`sys.argv`, and `argv` where that was imported."""
+        if isinstance(node, ast.Attribute):
+            return node.attr == "argv" and _called(node.value) == "sys"
+        return self._bare_argv and isinstance(node, ast.Name) and node.id == "argv"
 
     def _joined(self, node: ast.BinOp, depth: int) -> str:
         left, right = self._text(node.left, depth + 1), self._text(node.right, depth + 1)
@@ -316,6 +338,10 @@ def _called(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
+def _name_of(node: ast.expr | None) -> str:
+    return "" if node is None else _called(node)
+
+
 def _owner(node: ast.expr) -> str:
     return _called(node.value) if isinstance(node, ast.Attribute) else ""
 
@@ -327,10 +353,10 @@ def _left(body: list[ast.stmt], inner: bool = False) -> bool:
             return True
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             continue
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call | ast.Yield):
-            value = node.value
-            if isinstance(value, ast.Yield):
-                return True
+        value = getattr(node, "value", None)
+        if isinstance(value, ast.Yield | ast.YieldFrom):
+            return True
+        if isinstance(node, ast.Expr) and isinstance(value, ast.Call):
             name = _called(value.func)
             if name in _EXITS or name.startswith("exec"):
                 return True

@@ -16,7 +16,7 @@ from novawf.hooks.findings import Finding
 from novawf.hooks.shell_commands import Command, Script, parse
 from novawf.hooks.shell_values import Values
 from novawf.hooks.shell_words import restored
-from novawf.hooks.sources import DENIES, RESTARTS, Call, Checked, Source
+from novawf.hooks.sources import DENIES, RESTARTS, Call, Checked, Source, dispatches
 
 _DEEPEST = 6
 """Scripts within scripts (`sh -c "bash -c '…'"`) that are looked into."""
@@ -109,6 +109,8 @@ class _Check:
     def _itself(self, script: Script, at: int, words: list[str], run: list[str]) -> None:
         target = script_operand(run) or run[0]
         if not self._is_own(target) or self._only_once(script, at, words, run):
+            return
+        if dispatches(self._source.text, run[run.index(target) + 1 :]):
             return
         how = "replaces itself by itself" if base(words[0]) == "exec" else "runs itself again"
         self._find(script.commands[at].line, "self-exec", f"this hook {how}")

@@ -316,11 +316,14 @@ def project_of(path: str, home: str) -> str:
 
 
 def _by_kind(kind: str, source: Source) -> Checked:
-    if kind == SHELL:
-        return check_shell(source)
-    if kind == PYTHON:
-        return check_python(source)
-    return check_node(source) if kind == NODE else Checked([], [])
+    check = {SHELL: check_shell, PYTHON: check_python, NODE: check_node}.get(kind)
+    if check is None:
+        return Checked([], [])
+    try:
+        return check(source)
+    except RecursionError:
+        deep = Finding(source.path, 0, "unreadable", "it is nested too deeply to be read")
+        return Checked([deep], [])
 
 
 def _within(folder: Path) -> Iterator[Path]:

@@ -108,7 +108,9 @@ def run_hook(
     try:
         return guard.run()
     except NovawfError as error:
-        return guard.refuse(str(error))
+        return guard.refuse(f"refused: {error}")
+    except Exception as error:  # a fault of ours must not let a hook run unguarded
+        return guard.refuse(f"refused: internal error: {error!r}; please report it")
 
 
 class _Guard:
@@ -164,8 +166,9 @@ class _Guard:
             before = held.read()
             if not before.seen_at:
                 self._files.clear_away(time.time())  # noqa: TID251 - files have the wall's time
-            state = recovered(on_this_boot(before, now_ms, _boot()), now_ms)
+            state = on_this_boot(before, now_ms, _boot())
             state = self._files.tell(state)  # that of a guard which was killed before it could
+            state = recovered(state, now_ms)
             state, verdict = admit(state, now_ms, self._order.limit)
             state = state._replace(seen_at=_iso())
             kind, why = "rate" if verdict.over_limit else "", verdict.reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os.path
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -71,6 +72,18 @@ class Checked(NamedTuple):
 
     findings: list[Finding]
     calls: list[Call]
+
+
+def dispatches(text: str, arguments: Sequence[str]) -> bool:
+    """Whether a script that calls itself with these asks for a part of itself.
+
+    `"$0" worker &`, where `worker` is a word that it looks for. How often it does so is for the
+    guard to see.
+    """
+    first = arguments[0] if arguments else ""
+    if len(first) < 2 or "$" in first:
+        return False
+    return len(re.findall(rf"(?<![\w-]){re.escape(first)}(?![\w-])", text)) > 1
 
 
 def event_of(path: str) -> str:

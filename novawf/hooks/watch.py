@@ -93,10 +93,8 @@ class Watch:
         if not process.image or (before is not None and before[1] == process.image):
             return None
         self._of[process.pid] = (process.start_time, process.image)
-        if process.image in self._images:
-            return None  # a copy by fork
-        if not process.argv:
-            return None
+        if process.image in self._images or not process.argv:
+            return None  # a copy by fork, or nothing that can be read
         if agent := agent_of(process.argv):
             return Sign("agent", f"it started {agent}")
         script = process.script or script_of(process.argv)

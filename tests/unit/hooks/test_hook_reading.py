@@ -124,3 +124,10 @@ def test_a_file_that_cannot_be_read_is_a_finding(tmp_path: Path) -> None:
     (tmp_path / "broken.sh").symlink_to(tmp_path / "away")
     found = check_paths([str(tmp_path / "broken.sh")], "/home/me")
     assert [finding.rule for finding in found] == ["unreadable"]
+
+
+def test_what_is_nested_too_deeply_is_a_finding_and_no_fault(tmp_path: Path) -> None:
+    for name, text in (("deep.py", "(" * 90 + "-" * 5000 + "1" + ")" * 90), ("a.sh", "$(" * 9000)):
+        (tmp_path / name).write_text(text)
+        found = check_paths([str(tmp_path / name)], "/home/me")
+        assert {finding.rule for finding in found} <= {"unreadable"}
