@@ -109,9 +109,9 @@ class _Check:
             return  # a regular expression's `exec`
         inside, _ = self._inside(at + 1)
         line, name = self._tokens[at].line, self._tokens[at].text
-        if (own := _own_at(inside)) is not None:
-            behind = _joined(inside, own, 8).partition("]")[0]
-            asked = [_unquoted(t.text) for t in inside[own + 1 :] if t.kind == "string"]
+        if (place := _own_at(inside)) is not None:
+            behind = _joined(inside, place, 8).partition("]")[0]
+            asked = [_unquoted(t.text) for t in inside[place + 1 :] if t.kind == "string"]
             asked = [word for word in asked[:1] if word in behind]
             if not dispatches(self._source.text, asked):
                 self._find(line, "self-exec", "this hook runs itself again")

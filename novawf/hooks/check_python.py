@@ -103,8 +103,8 @@ class _Check(ast.NodeVisitor):
         for inner in node.body:
             self.visit(inner)
         self._caught -= caught
-        for inner in (*node.handlers, *node.orelse, *node.finalbody):
-            self.visit(inner)
+        for outer in (*node.handlers, *node.orelse, *node.finalbody):
+            self.visit(outer)
 
     def visit_If(self, node: ast.If) -> None:
         """Keeps the tests that a call stands behind."""
