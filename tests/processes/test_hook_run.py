@@ -51,6 +51,7 @@ ORDINARY = (
 )
 
 
+@pytest.mark.timeout(400)  # 75 s where twenty others share the machine
 def test_a_hundred_ordinary_runs_are_untouched(world: HookWorld) -> None:
     """stdout, stderr and how it ends are those of a run without the guard."""
     scripts = []
