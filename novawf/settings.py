@@ -60,6 +60,7 @@ SHORTCUTS: Mapping[str, tuple[str, ...]] = {
 
 SET_FOR_CHILDREN = frozenset(
     {"NOVAWF_TASK_ID", "NOVAWF_ATTEMPT", "NOVAWF_NOVA", "NOVAWF_RUN_ID", "NOVAWF_KEEPER"}
+    | {"NOVAWF_HOOK_DEPTH"}
 )
 """What the fleet itself puts into the environment of what it starts: no settings."""
 

@@ -13,6 +13,7 @@ from novawf.cli import (
     control,
     crew,
     doctor,
+    hook,
     importing,
     lifecycle,
     logs,
@@ -64,7 +65,7 @@ def make_app() -> typer.Typer:
     app.callback(invoke_without_command=True, epilog=example_text(_EXAMPLES))(start)
     groups = (
         lifecycle, view, why, submit, importing, schedules, signals, tasks, logs, records, control,
-        safety, crew, audit, doctor,
+        safety, hook, crew, audit, doctor,
     )  # fmt: skip
     for group in groups:
         group.register(app)

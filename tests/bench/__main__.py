@@ -20,6 +20,7 @@ from tests.bench import (
     depth,
     discovery,
     hammer,
+    hooks,
     idle,
     keeper,
     latency,
@@ -58,6 +59,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "stop": stop,
     "hammer": hammer,
     "permits": permits,
+    "hooks": hooks,
 }
 
 

@@ -26,7 +26,8 @@ from novawf.telemetry import masking
 
 READ_ONLY = {
     "status", "why", "tasks", "task", "logs", "classify", "suggestions", "compliance",
-    "store-url", "safety status", "safety check", "doctor", "schedule list", "audit verify", "audit tail", "audit search",
+    "store-url", "safety status", "safety check", "doctor", "schedule list", "audit verify",
+    "audit tail", "audit search", "hook check", "hook status",
 }  # fmt: skip
 """Commands that change nothing. (`compliance` only counts what has come since.)"""
 
@@ -37,6 +38,7 @@ ELSEWHERE = {
     "remove": "the same",
     "scale": "the same",
     "restart": "the same",
+    "hook run": "records a hook that it shuts off: tests/processes/test_hook_run.py",
 }
 
 CHANGES: dict[str, tuple[tuple[str, ...], str, str]] = {
@@ -57,6 +59,7 @@ CHANGES: dict[str, tuple[tuple[str, ...], str, str]] = {
         "nightly",
     ),
     "limits": (("limits", "--reset", "default"), "limits.reset", "default"),
+    "hook reset": (("hook", "reset"), "hook.reset", "all"),
     "safety reset": (("safety", "reset", "frosty"), "safety.reset", "frosty"),
     "schedule remove": (("schedule", "remove", "kept"), "schedule.remove", "kept"),
 }

@@ -1,0 +1,2 @@
+#!/bin/bash
+/usr/local/bin/codex exec --json "fix the tests"

@@ -1,0 +1,3 @@
+#!/bin/bash
+run=(claude -p --output-format json)
+"${run[@]}" "next"

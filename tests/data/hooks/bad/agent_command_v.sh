@@ -1,0 +1,3 @@
+#!/bin/bash
+BIN=$(command -v claude || true)
+"$BIN" --print "say hi"

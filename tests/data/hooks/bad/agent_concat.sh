@@ -1,0 +1,3 @@
+#!/bin/sh
+a=clau; b=de
+$a$b -p "next"

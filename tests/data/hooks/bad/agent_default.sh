@@ -1,0 +1,2 @@
+#!/bin/sh
+"${CLAUDE_BIN:-claude}" -p "next"

@@ -1,0 +1,3 @@
+#!/bin/bash
+CMD="claude -p"
+eval "$CMD 'go on'"

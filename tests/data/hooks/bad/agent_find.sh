@@ -1,0 +1,2 @@
+#!/bin/bash
+find . -name '*.todo' -exec claude -p "do {}" \;

@@ -1,0 +1,5 @@
+#!/bin/bash
+bash <<'EOF'
+cd /tmp
+claude -p next
+EOF

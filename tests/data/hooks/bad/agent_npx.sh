@@ -1,0 +1,2 @@
+#!/bin/bash
+npx --yes @anthropic-ai/claude-code@latest -p "hello"

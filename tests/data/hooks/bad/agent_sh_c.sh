@@ -1,0 +1,2 @@
+#!/bin/bash
+sh -c 'cd /tmp && claude -p "again"'

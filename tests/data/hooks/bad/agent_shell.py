@@ -1,0 +1,3 @@
+import os
+prompt = "next"
+os.system(f"claude -p '{prompt}' > /tmp/out")

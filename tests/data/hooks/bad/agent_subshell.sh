@@ -1,0 +1,3 @@
+#!/bin/bash
+( sleep 3; aider --message "go on" --yes ) &
+exit 0

@@ -1,0 +1,3 @@
+#!/bin/bash
+summary="$(claude -p "Summarise: $(cat notes.md)")"
+echo "$summary"

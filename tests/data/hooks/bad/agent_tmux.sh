@@ -1,0 +1,2 @@
+#!/bin/bash
+tmux new-session -d -s next "claude -p 'go on'"

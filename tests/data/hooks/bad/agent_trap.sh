@@ -1,0 +1,3 @@
+#!/bin/bash
+trap 'claude -p "next"' EXIT
+exit 0

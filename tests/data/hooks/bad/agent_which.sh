@@ -1,0 +1,2 @@
+#!/bin/sh
+$(which claude) -p "summarise" < "$1"

@@ -1,0 +1,6 @@
+#!/bin/bash
+while :
+do
+  sync_state
+  sleep 1
+done

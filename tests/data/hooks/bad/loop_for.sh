@@ -1,0 +1,2 @@
+#!/bin/bash
+for (( ; ; )); do echo poll; sleep 2; done

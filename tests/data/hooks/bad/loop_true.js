@@ -1,0 +1,4 @@
+const fs = require("fs");
+while (true) {
+  fs.appendFileSync("/tmp/alive", "x");
+}

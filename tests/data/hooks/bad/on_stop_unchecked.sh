@@ -1,0 +1,4 @@
+#!/bin/bash
+if [ -s TODO.md ]; then
+  echo '{"decision": "block", "reason": "there is more in TODO.md"}'
+fi

@@ -1,0 +1,3 @@
+#!/bin/zsh
+here=${0%/*}
+exec zsh "$here/$(basename "$0")"

@@ -1,0 +1,3 @@
+#!/bin/bash
+do_work
+bash "$0" "$@"

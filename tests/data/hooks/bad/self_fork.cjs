@@ -1,0 +1,2 @@
+const cp = require("child_process");
+setTimeout(() => cp.fork(__filename), 1000);

@@ -1,0 +1,3 @@
+#!/bin/sh
+grep -q rm && exit 2
+exit 0
