@@ -12,6 +12,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from novawf.hooks.guard import Order
     from novawf.hooks.state import HookState
@@ -103,7 +104,9 @@ def run_guarded(order: Order, environ: Mapping[str, str]) -> int:
 
         report_shut_off(state, order.home, environ)
 
-    def record(action: str, subject: str, before: str, after: str, why: str) -> None:
+    def record(
+        action: str, subject: str, before: Mapping[str, Any], after: Mapping[str, Any], why: str
+    ) -> None:
         from novawf.audit.log import AuditLog  # noqa: PLC0415 - a hook is shut off rarely
 
         AuditLog(Path(order.home)).record(
