@@ -58,6 +58,14 @@ LIMIT_GRANTS = "novawf:limits:grants"
 LIMIT_LEASES = "novawf:limits:leases"
 LIMIT_COUNTS = "novawf:limits:counts"
 
+# -- budgets --------------------------------------------------------------------------------------
+BUDGET_META = "novawf:budget:meta"
+BUDGET_SPENT = "novawf:budget:spent"
+BUDGET_TASKS = "novawf:budget:tasks"
+BUDGET_RESERVATIONS = "novawf:budget:reservations"
+BUDGET_OPEN = "novawf:budget:open"
+BUDGET_ENDED = "novawf:budget:ended"
+
 # -- safety ---------------------------------------------------------------------------------------
 SAFETY_EVENTS = "novawf:safety:events"
 SAFETY_STATE = "novawf:safety:state"
@@ -194,6 +202,17 @@ SCHEMA: tuple[Key, ...] = (
     Key(LIMIT_GRANTS, "zset", "none", "permit id by grant time (ms), one hour and a second back"),
     Key(LIMIT_LEASES, "zset", "none", "permit id by lease expiry (ms): requests in flight"),
     Key(LIMIT_COUNTS, "hash", "none", "requests by outcome"),
+    Key(BUDGET_META, "hash", "none", "schema version of the budgets; first hour not swept yet"),
+    Key(
+        BUDGET_SPENT,
+        "hash",
+        "none",
+        "`scope|window|unit` → micro-USD or tokens spent; old windows are swept",
+    ),
+    Key(BUDGET_TASKS, "hash", "none", "`task id|unit` → spent, as long as the task is here"),
+    Key(BUDGET_RESERVATIONS, "hash", "none", "reservation id → packed, see budget_scopes.py"),
+    Key(BUDGET_OPEN, "zset", "none", "reservation id by its time (ms): not settled yet"),
+    Key(BUDGET_ENDED, "zset", "none", "reservation id by its last change (ms); swept after 2 d"),
     Key(SAFETY_EVENTS, "stream", "none", "violations, for the mechanisms to judge; bounded"),
     Key(SAFETY_STATE, "hash", "none", "safety mechanism → what it remembers (JSON)"),
     Key("workflow:state:{nova}", "hash", "3600 s, settable", "the Nova's workflow state"),
