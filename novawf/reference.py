@@ -19,9 +19,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from novawf.personality.config import ProfileSettings
 from novawf.personality.profiles import PROFILES, Profile
-from novawf.settings import Settings
+from novawf.settings import NAMED, Settings
 from novawf.store import keys
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "docs"
@@ -104,7 +103,8 @@ class Setting(NamedTuple):
 def settings() -> Iterator[Setting]:
     """Every key, in the order of the models."""
     yield from _of_model("", Settings)
-    yield from _of_model("personality.NAME.", ProfileSettings)
+    for place, model in NAMED.items():
+        yield from _of_model(".".join((*place, "NAME", "")), model)
 
 
 def render() -> dict[str, dict[str, str]]:
@@ -152,7 +152,7 @@ def _of_model(prefix: str, model: type[BaseModel]) -> Iterator[Setting]:
         annotation = info.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             tables.append((f"{prefix}{name}.", annotation))
-        elif prefix or name != "personality":
+        elif tuple(f"{prefix}{name}".split(".")) not in NAMED:
             yield _setting(prefix + name, info)
     for place, table in tables:
         yield from _of_model(place, table)

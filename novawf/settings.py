@@ -30,6 +30,7 @@ from novawf import ids
 from novawf.completion.config import CompletionSettings
 from novawf.errors import InvalidConfig
 from novawf.executors.config import ExecutorSettings
+from novawf.limits.budget_config import BudgetSettings, Caps
 from novawf.limits.config import LimitSettings
 from novawf.personality.config import ProfileSettings
 from novawf.processes import notify
@@ -123,6 +124,7 @@ class Settings(BaseModel):
     fleet: FleetSettings
     store: StoreSettings = StoreSettings()
     limits: LimitSettings = LimitSettings()
+    budget: BudgetSettings = BudgetSettings()
     supervision: SupervisionSettings = SupervisionSettings()
     safety: SafetySettings = SafetySettings()
     tasks: TaskSettings = TaskSettings()
@@ -135,6 +137,14 @@ class Settings(BaseModel):
     metrics: MetricsSettings = MetricsSettings()
     ray: RaySettings = RaySettings()
     personality: dict[str, ProfileSettings] = Field(default_factory=dict)
+
+
+NAMED: Mapping[_Path, type[BaseModel]] = {
+    ("personality",): ProfileSettings,
+    ("budget", "novas"): Caps,
+    ("budget", "providers"): Caps,
+}
+"""Tables of tables under names of the user's own, and what each of them holds."""
 
 
 def load_settings(
@@ -332,24 +342,31 @@ def _absolute(text: str, base: Path | None = None) -> Path:
 
 @cache
 def _known() -> dict[_Path, frozenset[Any]]:
-    """Every key and the types in its annotation; `personality.*` stands for each profile."""
+    """Every key and the types in its annotation; `personality.*` stands for each profile, and so
+    for all of `NAMED`."""
     known: dict[_Path, frozenset[Any]] = {}
-    tables: list[tuple[_Path, Any]] = [((), Settings), (("personality", "*"), ProfileSettings)]
+    tables: list[tuple[_Path, Any]] = [((), Settings)]
+    tables += [((*place, "*"), model) for place, model in NAMED.items()]
     while tables:
         place, model = tables.pop(0)
         for name, info in model.model_fields.items():
             here, annotation = (*place, name), info.annotation
             if isinstance(annotation, type) and issubclass(annotation, BaseModel):
                 tables.append((here, annotation))
-            elif here != ("personality",):
+            elif here not in NAMED:
                 known[here] = _atoms(annotation)
     return known
 
 
 def _general(path: _Path) -> _Path:
-    """`path` with the name of a profile replaced by `*`."""
-    is_profile = path[0] == "personality" and len(path) > 1
-    return ("personality", "*", *path[2:]) if is_profile else path
+    """`path` with the user's own name (of a profile, say) replaced by `*`."""
+    at = _name_at(path)
+    return path if at is None else (*path[:at], "*", *path[at + 1 :])
+
+
+def _name_at(path: _Path) -> int | None:
+    """Where in `path` a name of the user's own stands, if it has one."""
+    return next((len(p) for p in NAMED if path[: len(p)] == p and len(path) > len(p)), None)
 
 
 def _is_table(path: _Path) -> bool:
@@ -371,13 +388,14 @@ def _atoms(annotation: Any) -> frozenset[Any]:
 def _atoms_of(path: _Path, fault: str, in_environment: bool = False) -> frozenset[Any]:
     """The types of the key at `path`; raises InvalidConfig beginning with `fault`."""
     known, general = _known(), _general(path)
-    if general != path and not ids.valid_nova_name(path[1]):
-        raise InvalidConfig(f"{fault}: {path[1]!r} is no Nova name: {_NAME_RULE}")
+    name = "NAME" if (at := _name_at(path)) is None else path[at]
+    if at is not None and not ids.valid_nova_name(name):
+        what = "provider" if path[at - 1] == "providers" else "Nova"
+        raise InvalidConfig(f"{fault}: {name!r} is no {what} name: {_NAME_RULE}")
     if general in known:
         return known[general]
     if _is_table(path):
         raise InvalidConfig(f"{fault}: {'.'.join(path)} is a section, give one of its keys")
-    name = path[1] if general != path else "NAME"
     candidates = [tuple(name if part == "*" else part for part in key) for key in known]
     nearest = max(candidates, key=lambda key: _likeness(path, key))
     shown = _variable(nearest) if in_environment else ".".join(nearest)

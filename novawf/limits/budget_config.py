@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-_MOST_USD = 100_000_000.0
+_MOST_USD = 100_000_000
 _MOST_TOKENS = 900_000_000_000_000
 """Bounds of a cap: sums of money and tokens stay whole numbers in a Lua double."""
 
