@@ -318,11 +318,12 @@ class Budgets:
 
 @contextlib.contextmanager
 def guarded(store: StoreAddress | str) -> Iterator[None]:
-    """As `translate_errors`; a key of a wrong type names the command that mends it."""
+    """As `translate_errors`; a key of a wrong type, and bytes that are no text, name the command
+    that mends them."""
     try:
         with translate_errors(store):
             yield
-    except CorruptState as error:
+    except (CorruptState, UnicodeDecodeError) as error:
         raise CorruptState(f"budgets: {error}; nothing is paid meanwhile: {REPAIR}") from error
 
 
