@@ -21,6 +21,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from novawf.clock import Clock, SystemClock
 from novawf.errors import CorruptState
 from novawf.fleet_view import novas
+from novawf.limits.budget_metrics import budget_families, read_budget
 from novawf.limits.config import LimitSettings
 from novawf.limits.ledger import Outcome, Windows
 from novawf.safety.gate import GateView, parse_gate
@@ -79,6 +80,8 @@ class Snapshot:
     hour_used: int
     in_use: int
     outcomes: Mapping[str, str]
+    budget: list[dict[str, Any]]
+    """Rows of `budget_view.rows`."""
 
 
 def serve_metrics(store: StoreAddress, clock_offset_ms: int, host: str, port: int) -> MetricsServer:
@@ -90,7 +93,7 @@ def serve_metrics(store: StoreAddress, clock_offset_ms: int, host: str, port: in
 
 
 def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> Snapshot:
-    """Ask the store, in three round trips and one per thousand queued tasks.
+    """Ask the store, in four round trips and one per thousand queued tasks.
 
     `store` is named in errors. Raises StoreUnreachable and its like.
     """
@@ -123,8 +126,10 @@ def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> S
         names = [row["id"] for row in rows]
         depth = _depth(redis, sum(ready))
         streams, lags = _streams(redis, names)
+        document = _object(fleet.get("document", ""))
+        budget = read_budget(redis, document, now_ms)
     return Snapshot(
-        document=_object(fleet.get("document", "")),
+        document=document,
         novas=tuple(rows),
         cycles={name: beats[name].cycles for name in names if name in beats},
         records=records,
@@ -140,6 +145,7 @@ def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> S
         hour_used=hour,
         in_use=in_use,
         outcomes=outcomes,
+        budget=budget,
     )
 
 
@@ -148,6 +154,7 @@ def families(at: Snapshot) -> Iterator[Metric]:
     yield from _nova_families(at)
     yield from _task_families(at)
     yield from _limit_families(at)
+    yield from budget_families(at.budget)
     yield from _safety_families(at)
     restarted = CounterMetricFamily(
         "novawf_restarts", "Restarts of a child of the supervisor.", labels=("child", "cause")

@@ -48,7 +48,7 @@ _NO_STORE = {"backend": "unknown", "persistence": "unknown", "loss_window_s": No
 async def status(
     redis: Redis, clock: Clock, store: StoreAddress | str = "its URL"
 ) -> dict[str, Any]:
-    """The whole of `status --json` (architecture §6), in two round trips.
+    """The whole of `status --json` (architecture §6), in four round trips.
 
     `store` is named in errors. Raises StoreUnreachable and its like, CorruptState.
     """
@@ -82,6 +82,7 @@ async def status(
         # What may start now; the rest of `pending` waits.
         "queue_depth": evidence.ready + evidence.pinned,
         "limits": await _limits(redis, clock, store, said),
+        "budget": await _budget(redis, clock, store, said, [row["id"] for row in rows]),
         "protocol": Compliance.read(*checked).as_json(),
     }
 
@@ -206,6 +207,14 @@ async def _limits(
         "requests_per_hour": settings.requests_per_hour,
         **{name: value for name, value in asdict(snapshot).items() if name in _SHOWN},
     }
+
+
+async def _budget(
+    redis: Redis, clock: Clock, store: StoreAddress | str, said: dict[str, Any], names: list[str]
+) -> dict[str, Any]:
+    from novawf.limits.budget_view import settings_of, summary  # noqa: PLC0415 - pydantic
+
+    return await summary(redis, clock, settings_of(said), names, store)
 
 
 _SHOWN = (

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from novawf.cli import (
+    budget,
     control,
     crew,
     doctor,
@@ -61,8 +62,8 @@ def make_app() -> typer.Typer:
     )
     app.callback(invoke_without_command=True, epilog=example_text(_EXAMPLES))(start)
     groups = (
-        lifecycle, view, why, submit, importing, schedules, signals, tasks, logs, records, control,
-        crew, doctor,
+        lifecycle, view, budget, why, submit, importing, schedules, signals, tasks, logs, records,
+        control, crew, doctor,
     )  # fmt: skip
     for group in groups:
         group.register(app)
