@@ -102,6 +102,8 @@ class Storm:
         try:
             while self.killed < deaths and self.refused < len(NOVAS):
                 line = await asyncio.wait_for(process.stdout.readline(), 30)
+                if not line:
+                    raise AssertionError(f"the nursery ended with {await process.wait()}")
                 what, pid, *rest = line.decode().split()
                 if what == "paying":
                     living[int(pid)] = rest[0]
