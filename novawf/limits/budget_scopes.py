@@ -278,7 +278,8 @@ def why_spent(budget: Exhausted, wall_skew_s: float = 0.0, asked: int | None = N
     `wall_skew_s`: wall time minus fleet time; `asked`: what a refused call would have cost.
     """
     place = "" if budget.window == "total" else f" for this {budget.window}"
-    of = f"{amount_text(budget.spent, '')} of {amount_text(budget.cap, budget.unit)}"
+    spent = usd_text(budget.spent) if budget.unit == "usd" else f"{budget.spent:,}"
+    of = f"{spent} of {amount_text(budget.cap, budget.unit)}"
     subject = f"the budget of {whose(budget.scope, budget.name)}{place}"
     if asked is None or budget.spent >= budget.cap:
         said = f"{subject} is spent: {of}"
@@ -302,8 +303,6 @@ def frees(budget: Exhausted, wall_skew_s: float = 0.0) -> str:
     return f"a higher {budget.unit}_total in [{table}] frees it"
 
 
-def amount_text(amount: int, unit: str) -> str:
-    """`20.00 USD`, `1,200 tokens`; without a unit the figure of USD alone."""
-    if unit == "tokens":
-        return f"{amount:,} tokens"
-    return f"{usd_text(amount)} {unit.upper()}".rstrip()
+def amount_text(amount: int, unit: Unit) -> str:
+    """`20.00 USD`, `1,200 tokens`."""
+    return f"{amount:,} tokens" if unit == "tokens" else f"{usd_text(amount)} USD"

@@ -116,7 +116,9 @@ async def summary(
                 "fault": str(error)}  # fmt: skip
     spent = {name: value for name, value in zip(names, values, strict=True) if value is not None}
     return {
-        "fleet": list(rows(settings, spent, None, now_ms, skew_s)),
+        "fleet": [
+            row for row in rows(settings, spent, None, now_ms, skew_s) if row["scope"] == "fleet"
+        ],
         "exhausted": [_exhausted(one, skew_s) for one in exhausted],
         "open": number,
         "unconfirmed": unconfirmed,

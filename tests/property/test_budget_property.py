@@ -60,6 +60,9 @@ STEPS_MS = st.sampled_from(
 )
 
 
+NOTHING = Amount(0, 0)
+
+
 @dataclass(slots=True, eq=False)
 class Call:
     """One paid call, in the model."""
@@ -70,7 +73,7 @@ class Call:
     at_ms: int
     amount: Amount
     """What it should count for."""
-    truth: Amount = Amount(0, 0)
+    truth: Amount = NOTHING
     """What the provider will ask for it: nothing until it is made."""
     state: str = "open"
     told: bool = False
@@ -192,7 +195,7 @@ class BudgetMachine(RuleBasedStateMachine):
         assert self.everything() == before
 
     @rule(call=made, share=st.floats(0, 1))
-    def the_call_is_made_and_costs_what_was_reserved_at_most(self, call: Call, share: float) -> None:
+    def the_call_costs_what_was_reserved_at_most(self, call: Call, share: float) -> None:
         if call.state == "open" and call.truth == Amount(0, 0):
             call.truth = Amount(int(call.reserved.micro_usd * share), 0)
 
