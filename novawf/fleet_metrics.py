@@ -12,7 +12,7 @@ import contextlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -80,7 +80,7 @@ class Snapshot:
     hour_used: int
     in_use: int
     outcomes: Mapping[str, str]
-    budget: list[dict[str, Any]]
+    budget: Sequence[dict[str, Any]] = ()
     """Rows of `budget_view.rows`."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
@@ -31,7 +31,7 @@ def read_budget(redis: Redis, said: Mapping[str, Any], now_ms: int) -> list[dict
     return list(rows(settings_of(said), spent, None, now_ms))
 
 
-def budget_families(found: list[dict[str, Any]]) -> Iterator[Metric]:
+def budget_families(found: Sequence[dict[str, Any]]) -> Iterator[Metric]:
     """What was spent in each window of now, reservations included, and what may be."""
     for unit, word in (("usd", "USD"), ("tokens", "Tokens")):
         spent = GaugeMetricFamily(

@@ -6,14 +6,15 @@ those who pay (`budget.py`). Caps are what the running fleet said of its setting
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from novawf.clock import iso
-from novawf.errors import CorruptState
-from novawf.limits.budget import Budgets, guarded
-from novawf.limits.budget_config import BudgetSettings
+from novawf.limits.budget import KEYS, Budgets, guarded
+from novawf.limits.budget_config import BudgetSettings, Caps
 from novawf.limits.budget_scopes import (
+    REPAIR,
+    VERSION,
     WINDOWS,
     Exhausted,
     Reservation,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from novawf.clock import Clock
     from novawf.store.connect import StoreAddress
 
+_NO_CAPS = Caps()
 OPEN_READ = 10_000
 """Of so many open reservations it is shown which account they are on."""
 
@@ -86,44 +88,75 @@ async def overview(
     }
 
 
-async def summary(
-    redis: Redis,
-    clock: Clock,
-    settings: BudgetSettings,
-    novas: Iterable[str] = (),
-    store: StoreAddress | str = "its URL",
-) -> dict[str, Any]:
-    """What `status` shows, in two round trips: the fleet's own rows, what is spent, what is open.
+SUMMARY_READS = 3
+"""How many replies `queue_summary` brings."""
 
-    `fault` says what is broken; then there are no rows. Raises StoreUnreachable.
-    """
-    client: Any = redis
-    now_ms = clock.now_ms()
-    skew_s = clock.wall_s() - now_ms / 1000
+
+def queue_summary(pipe: Any, now_ms: int) -> None:
+    """Put the reads behind `summary` into a pipeline, whose errors must not be raised."""
     at = window_numbers(now_ms)
-    names = [field("fleet", "", window, unit, *at) for window, unit, _ in caps_of(settings)]
-    try:
-        exhausted = await Budgets(redis, clock, settings, store).exhausted(now_ms, novas)
-        old_ms = now_ms - round(settings.unconfirmed_after_s * 1000)
-        with guarded(store):
-            async with client.pipeline(transaction=False) as pipe:
-                pipe.hmget(keys.BUDGET_SPENT, names)
-                pipe.zcard(keys.BUDGET_OPEN)
-                pipe.zcount(keys.BUDGET_OPEN, "-inf", old_ms)
-                values, number, unconfirmed = await pipe.execute()
-    except CorruptState as error:
-        return {"fleet": [], "exhausted": [], "open": None, "unconfirmed": None,
-                "fault": str(error)}  # fmt: skip
-    spent = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+    names = [field("fleet", "", window, unit, *at) for window, unit, _ in caps_of(_NO_CAPS)]
+    # Bytes: what is broken may be no text, and must not break the others' replies.
+    pipe.execute_command("HGET", keys.BUDGET_META, "version", NEVER_DECODE=True)
+    pipe.execute_command("HMGET", keys.BUDGET_SPENT, *names, NEVER_DECODE=True)
+    pipe.zrange(keys.BUDGET_OPEN, 0, OPEN_READ - 1, withscores=True)
+
+
+def summary(
+    replies: Sequence[Any], settings: BudgetSettings, now_ms: int, wall_skew_s: float
+) -> dict[str, Any]:
+    """What `status` shows: the fleet's own rows, what of them is spent, what is open. Pure.
+
+    `fault` says what is broken; then there are no rows.
+    """
+    at = window_numbers(now_ms)
+    caps = [
+        (window, unit, cap, field("fleet", "", window, unit, *at))
+        for window, unit, cap in caps_of(settings)
+    ]
+    fault = _summary_fault(replies, [name for *_, name in caps])
+    if fault is not None:
+        return {
+            "fleet": [],
+            "exhausted": [],
+            "open": None,
+            "unconfirmed": None,
+            "fault": f"{fault}; nothing is paid meanwhile: {REPAIR}",
+        }
+    texts = [None if value is None else value.decode() for value in replies[1]]
+    spent = {name: text for (*_, name), text in zip(caps, texts, strict=True) if text is not None}
+    old_ms = now_ms - round(settings.unconfirmed_after_s * 1000)
     return {
         "fleet": [
-            row for row in rows(settings, spent, None, now_ms, skew_s) if row["scope"] == "fleet"
+            row
+            for row in rows(settings, spent, None, now_ms, wall_skew_s)
+            if row["scope"] == "fleet"
         ],
-        "exhausted": [_exhausted(one, skew_s) for one in exhausted],
-        "open": number,
-        "unconfirmed": unconfirmed,
+        "exhausted": [
+            _exhausted(
+                Exhausted("fleet", "", window, unit, cap, booked, ends_ms(window, now_ms)),
+                wall_skew_s,
+            )
+            for window, unit, cap, name in caps
+            if cap and (booked := int(spent.get(name, "0"))) >= cap
+        ],
+        "open": len(replies[2]),
+        "unconfirmed": sum(score <= old_ms for _, score in replies[2]),
         "fault": None,
     }
+
+
+def _summary_fault(replies: Sequence[Any], names: Sequence[str]) -> str | None:
+    for key, reply in zip((KEYS[0], KEYS[1], KEYS[4]), replies, strict=True):
+        if isinstance(reply, Exception):
+            return f"{key} is not what we wrote"
+    version, values, _ = replies
+    if version is not None and version != VERSION.encode():
+        return f"{KEYS[0]} has schema version {version[:100]!r}: a newer novawf wrote it"
+    for name, value in zip(names, values, strict=True):
+        if value is not None and whole_number(value.decode(errors="replace")) is None:
+            return f"{KEYS[1]} holds {value[:100]!r} as {name}"
+    return None
 
 
 def rows(

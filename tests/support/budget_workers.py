@@ -110,7 +110,7 @@ async def work(
         provider.connect(upstream)
         answers = provider.makefile("rb")
         await redis.ping()
-        print(f"paying {os.getpid()} {nova} {mode}", flush=True)
+        _say(f"paying {os.getpid()} {nova} {mode}")
         for number in range(1_000_000):
 
             def line(name: str, here: bool = number == fatal_round) -> None:
@@ -142,6 +142,11 @@ async def work(
             line("settled")
 
 
+def _say(line: str) -> None:
+    """In one piece: many write to one pipe, and `print` may write its newline apart."""
+    os.write(1, f"{line}\n".encode())
+
+
 def nursery(store: str, upstream: str, lease_s: float, usd_total: float | None) -> None:
     """Fork workers on demand; tell of their births and deaths."""
     settings = BudgetSettings(usd_total=usd_total, unconfirmed_after_s=lease_s)
@@ -156,7 +161,7 @@ def nursery(store: str, upstream: str, lease_s: float, usd_total: float | None) 
                 watch.unregister(key.fd)
                 os.close(key.fd)
                 _, status = os.waitpid(pid, 0)
-                print(f"gone {pid} {os.waitstatus_to_exitcode(status)}", flush=True)
+                _say(f"gone {pid} {os.waitstatus_to_exitcode(status)}")
                 continue
             read = os.read(0, 65536)
             if not read:
