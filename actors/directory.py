@@ -133,6 +133,7 @@ class Directory:
             "store": json.loads(report.probe.model_dump_json()),
             # What commands need to know of the settings without reading them.
             "limits": json.loads(self.settings.limits.model_dump_json()),
+            "budget": json.loads(self.settings.budget.model_dump_json(exclude={"prices_file"})),
             "tasks": json.loads(self.settings.tasks.model_dump_json(include=_TASKS)),
             "executors": {"head_bytes": self.settings.executors.head_bytes},
             "spares": {"wanted": self.settings.supervision.spares, "ready": self.spares_ready},

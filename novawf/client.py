@@ -521,6 +521,75 @@ class Fleet:
         async with self._requests.request(limit, tier) as permit:
             yield permit
 
+    # -- budgets ----------------------------------------------------------------------------------
+
+    async def budget(self) -> dict[str, Any]:
+        """What is spent, reserved and left of each budget, as `novawf budget --json` shows it.
+
+        Raises CorruptState, which names the command that mends it.
+        """
+        from novawf.limits import budget_view  # noqa: PLC0415 - pydantic; few callers ask
+
+        settings = budget_view.settings_of(await self.said())
+        return await budget_view.overview(self.redis, self.clock, settings, self.address)
+
+    async def settle_budget(
+        self, reservation: str, usd: float, *, evidence: str, tokens: int | None = None
+    ) -> dict[str, Any]:
+        """Put right what a reservation counts for: `{"id", "state", "usd", "tokens", "was_usd"}`.
+
+        For one whose caller died before it could tell. `evidence` says how the cost is known, and
+        is kept with it; without `tokens` they stay as reserved. Raises NotFound, UserError, and
+        Refused while the call may still be under way.
+        """
+        from novawf.limits.budget import Budgets  # noqa: PLC0415 - pydantic; few callers ask
+        from novawf.limits.budget_view import settings_of  # noqa: PLC0415
+        from novawf.limits.money import MICRO, micro_usd  # noqa: PLC0415
+
+        settings = settings_of(await self.said())
+        budgets = Budgets(self.redis, self.clock, settings, self.address)
+        with self._recorded("budget.settle", reservation, why=evidence) as done:
+            after = await budgets.correct(reservation, micro_usd(usd, "usd"), tokens, evidence)
+            done.before = {"usd": after.reserved.micro_usd / MICRO}
+            done.after = {"usd": after.amount.micro_usd / MICRO, "tokens": after.amount.tokens}
+        return {
+            "id": after.id,
+            "state": str(after.state),
+            "usd": after.amount.micro_usd / MICRO,
+            "tokens": after.amount.tokens,
+            "was_usd": after.reserved.micro_usd / MICRO,
+        }
+
+    async def repair_budget(self, *, apply: bool = False) -> list[dict[str, Any]]:
+        """What is broken of the budgets in the store, and with `apply` mend it: a list of
+        `{"key", "field", "holds", "becomes", "why", "mended"}`.
+
+        A sum is put back at the most that everything else vouches for, never less.
+        """
+        from novawf.limits.budget_repair import inspect, mend, plan  # noqa: PLC0415
+
+        mends = plan(await inspect(self.redis, self.address), self.clock.now_ms())
+        answer = []
+        for one in mends:
+            mended = False
+            if apply:
+                change = {"before": _printable(one.holds), "after": one.becomes}
+                with self._recorded("budget.repair", f"{one.key} {one.field}", **change):
+                    mended = bool(await mend(self.redis, [one], self.address))
+            answer.append(
+                {
+                    "key": one.key,
+                    "field": one.field,
+                    "holds": _printable(one.holds),
+                    "becomes": one.becomes,
+                    "why": one.why,
+                    "mended": mended,
+                }
+            )
+        return answer
+
+    # -- the emergency stop, and pauses ------------------------------------------------------------
+
     async def stop_all(self, reason: str, by: str = "client", drain: bool = False) -> float:
         """Emergency stop. Returns the unix time (s) from which on no task begins.
 
@@ -648,6 +717,11 @@ class Fleet:
         from novawf.tasks.schedules import Scheduler  # noqa: PLC0415 - few callers need it
 
         return Scheduler(await self._writer())
+
+
+def _printable(text: str | None) -> str | None:
+    """What a broken store held, as JSON can carry it."""
+    return None if text is None else text[:200].encode(errors="backslashreplace").decode()
 
 
 def _spec(task: TaskSpec | Mapping[str, Any]) -> TaskSpec:

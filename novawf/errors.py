@@ -21,6 +21,7 @@
     │   ├── FleetNotRunning       no fleet at this home
     │   └── NoAnswer              no supervisor took an order, or it fell silent
     ├── Refused                   the state of the thing forbids it now; names that state
+    │   └── BudgetSpent           a paid call does not fit into a budget; names it, and its end
     ├── Fenced                    a stale owner's write was refused; its name belongs to another
     │   └── LeaseLost             only the task was lost; the Nova goes on without it
     └── Internal                  our own fault
@@ -147,6 +148,23 @@ class NoAnswer(OutOfReach):
 
 class Refused(NovawfError):
     """The state of the thing forbids what was asked."""
+
+
+class BudgetSpent(Refused):
+    """A paid call does not fit into what a budget leaves; it must not be made."""
+
+    def __init__(
+        self, message: str, scope: str, name: str, window: str, until_ms: int | None
+    ) -> None:
+        """`until_ms`: fleet time at which the window ends; None: only a higher cap frees it."""
+        super().__init__(message)
+        self.scope = scope
+        self.name = name
+        self.window = window
+        self.until_ms = until_ms
+
+    def __reduce__(self) -> tuple[type[BudgetSpent], tuple[str, str, str, str, int | None]]:
+        return (BudgetSpent, (str(self), self.scope, self.name, self.window, self.until_ms))
 
 
 class Fenced(NovawfError):

@@ -12,7 +12,7 @@ import contextlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -22,6 +22,7 @@ from novawf.clock import Clock, SystemClock
 from novawf.errors import CorruptState
 from novawf.fleet_view import novas
 from novawf.limits import metrics as limits
+from novawf.limits.budget_metrics import budget_families, read_budget
 from novawf.safety.gate import GateView, parse_gate
 from novawf.safety.metrics import safety_families
 from novawf.store import keys
@@ -79,6 +80,8 @@ class Snapshot:
     quarantined: Mapping[str, int]
     compliance: Compliance
     limits: limits.LimitFigures
+    budget: Sequence[dict[str, Any]] = ()
+    """Rows of `budget_view.rows`."""
 
 
 def serve_metrics(store: StoreAddress, clock_offset_ms: int, host: str, port: int) -> MetricsServer:
@@ -90,7 +93,7 @@ def serve_metrics(store: StoreAddress, clock_offset_ms: int, host: str, port: in
 
 
 def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> Snapshot:
-    """Ask the store, in three round trips, one per thousand queued tasks and one for named limits.
+    """Ask the store, in four round trips, one per thousand queued tasks and one for named limits.
 
     `store` is named in errors. Raises StoreUnreachable and its like.
     """
@@ -122,6 +125,7 @@ def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> S
         streams, lags = _streams(redis, names)
         document = _object(fleet.get("document", ""))
         left = limits.read(asked, document.get("limits"), redis, now_ms)
+        budget = read_budget(redis, document, now_ms)
     return Snapshot(
         document=document,
         novas=tuple(rows),
@@ -138,6 +142,7 @@ def read(redis: Redis, clock: Clock, store: StoreAddress | str = "its URL") -> S
         quarantined=quarantine_counts(signals),
         compliance=Compliance.read(checked.get("valid"), checked.get("all")),
         limits=left,
+        budget=budget,
     )
 
 
@@ -146,6 +151,7 @@ def families(at: Snapshot) -> Iterator[Metric]:
     yield from _nova_families(at)
     yield from _task_families(at)
     yield from limits.families(at.limits)
+    yield from budget_families(at.budget)
     yield from safety_families(
         at.gate, at.memories, at.safety, [row["id"] for row in at.novas], at.now_ms
     )

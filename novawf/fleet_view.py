@@ -55,15 +55,25 @@ async def status(
 
     `store` is named in errors. Raises StoreUnreachable and its like, CorruptState.
     """
+    from novawf.limits.budget_view import (  # noqa: PLC0415 - pydantic costs 50 ms
+        SUMMARY_READS,
+        queue_summary,
+        settings_of,
+        summary,
+    )
+
     with translate_errors(store):
         async with redis.pipeline(transaction=False) as pipe:
             queue_fleet(pipe)
             pipe.hmget(keys.PROTOCOL, "valid", "all")
             queue_safety(pipe)
-            *replies, checked, memories, counts = await pipe.execute(raise_on_error=False)
-        for reply in (*replies, checked):
+            asked_ms = clock.now_ms()
+            queue_summary(pipe, asked_ms)
+            answers = await pipe.execute(raise_on_error=False)
+        *replies, checked, memories, counts = answers[:-SUMMARY_READS]
+        for reply in (*replies, checked):  # broken budgets are told, and break nothing else
             if isinstance(reply, Exception):
-                raise CorruptState(f"the fleet's records cannot be read: {reply}") from reply
+                raise reply
     said, records, beats = parse_fleet(replies)
     moment = Moment(clock.now_ms(), clock.wall_s())
     evidence = fleet_evidence(replies, moment.now_ms)
@@ -89,6 +99,7 @@ async def status(
         # What may start now; the rest of `pending` waits.
         "queue_depth": evidence.ready + evidence.pinned,
         "limits": await _limits(redis, clock, store, said),
+        "budget": summary(answers[-SUMMARY_READS:], settings_of(said), asked_ms, _skew_s(moment)),
         "protocol": Compliance.read(*checked).as_json(),
         "safety": _safety(evidence.gate, memories, counts, moment),
     }

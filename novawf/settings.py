@@ -31,6 +31,7 @@ from novawf.audit.config import AuditSettings
 from novawf.completion.config import CompletionSettings
 from novawf.errors import InvalidConfig
 from novawf.executors.config import ExecutorSettings
+from novawf.limits.budget_config import BudgetSettings
 from novawf.limits.config import NAME_RULE as LIMIT_NAME_RULE
 from novawf.limits.config import LimitSettings, valid_limit_name
 from novawf.personality.config import ProfileSettings
@@ -94,6 +95,8 @@ class _Names(NamedTuple):
 _NAMED: Mapping[_Path, _Names] = {
     ("personality",): _Names("Nova name", ids.valid_nova_name, _NAME_RULE),
     ("limits", "named"): _Names("name of a limit", valid_limit_name, LIMIT_NAME_RULE, True),
+    ("budget", "novas"): _Names("Nova name", ids.valid_nova_name, _NAME_RULE),
+    ("budget", "providers"): _Names("provider name", ids.valid_nova_name, _NAME_RULE),
 }
 """Where they are, and what they may be called; in `_known` their name is `*`."""
 
@@ -146,6 +149,7 @@ class Settings(BaseModel):
     fleet: FleetSettings
     store: StoreSettings = StoreSettings()
     limits: LimitSettings = LimitSettings()
+    budget: BudgetSettings = BudgetSettings()
     supervision: SupervisionSettings = SupervisionSettings()
     safety: SafetySettings = SafetySettings()
     tasks: TaskSettings = TaskSettings()

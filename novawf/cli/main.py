@@ -10,6 +10,7 @@ import typer
 
 from novawf.cli import (
     audit,
+    budget,
     control,
     crew,
     doctor,
@@ -65,7 +66,7 @@ def make_app() -> typer.Typer:
     app.callback(invoke_without_command=True, epilog=example_text(_EXAMPLES))(start)
     groups = (
         lifecycle, view, why, submit, importing, schedules, signals, tasks, logs, records, control,
-        safety, hook, crew, audit, doctor,
+        safety, budget, hook, crew, audit, doctor,
     )  # fmt: skip
     for group in groups:
         group.register(app)

@@ -40,6 +40,7 @@ def register(app: typer.Typer) -> None:
         'novawf submit --accept "test -s report.html" -- ./report.sh',
         "novawf submit --approval --deadline 2026-12-01T18:00 -- ./publish.sh",
         "novawf submit --python reports.daily:build --args '[\"2026-11-21\"]' --nova echo",
+        "novawf submit --python reports.daily:summarize --budget-usd 0.50",
     )(submit)
 
 
@@ -108,7 +109,10 @@ async def submit(
         bool, typer.Option("--approval", help="It waits for `novawf approve`.")
     ] = False,
     prompt: Annotated[str | None, typer.Option(help=_HELP_NOT_YET)] = None,
-    budget_usd: Annotated[float | None, typer.Option(metavar="X", help=_HELP_NOT_YET)] = None,
+    budget_usd: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="What its paid calls may cost over all attempts, in USD."),
+    ] = None,
 ) -> int | None:
     """Submit one task: a command after `--`, or a Python callable. Prints its id."""
     fields: dict[str, Any] = {

@@ -60,6 +60,14 @@ LIMIT_COUNTS = "novawf:limits:counts"
 LIMIT_BREAKERS = "novawf:limits:breakers"
 LIMIT_ADVICE = "novawf:limits:advice"
 
+# -- budgets --------------------------------------------------------------------------------------
+BUDGET_META = "novawf:budget:meta"
+BUDGET_SPENT = "novawf:budget:spent"
+BUDGET_TASKS = "novawf:budget:tasks"
+BUDGET_RESERVATIONS = "novawf:budget:reservations"
+BUDGET_OPEN = "novawf:budget:open"
+BUDGET_ENDED = "novawf:budget:ended"
+
 # -- safety ---------------------------------------------------------------------------------------
 SAFETY_EVENTS = "novawf:safety:events"
 SAFETY_STATE = "novawf:safety:state"
@@ -218,6 +226,17 @@ SCHEMA: tuple[Key, ...] = (
     Key("novawf:limits:counts:{limit}", "hash", "none", "the same of one named limit"),
     Key(LIMIT_BREAKERS, "hash", "none", "upstream → its breaker, see limits/scripts/breaker.lua"),
     Key(LIMIT_ADVICE, "hash", "none", "limit → what its provider said, limits/scripts/advice.lua"),
+    Key(BUDGET_META, "hash", "none", "schema version of the budgets; first hour not swept yet"),
+    Key(
+        BUDGET_SPENT,
+        "hash",
+        "none",
+        "`scope|window|unit` → micro-USD or tokens spent; old windows are swept",
+    ),
+    Key(BUDGET_TASKS, "hash", "none", "`task id|unit` → spent, as long as the task is here"),
+    Key(BUDGET_RESERVATIONS, "hash", "none", "reservation id → packed, see budget_scopes.py"),
+    Key(BUDGET_OPEN, "zset", "none", "reservation id by its time (ms): not settled yet"),
+    Key(BUDGET_ENDED, "zset", "none", "reservation id by its last change (ms); swept after 2 d"),
     Key(SAFETY_EVENTS, "stream", "none", "violations, for the mechanisms to judge; bounded"),
     Key(
         SAFETY_STATE,

@@ -35,10 +35,9 @@ ACCEPT_PYTHON = "python:"
 
 NOT_YET = {
     "prompt": "no agent executor is available yet",
-    "budget_usd": "budgets are not enforced yet",
 }
-"""Fields of the public surface that nothing enforces yet: refused, because ignoring a budget or a
-check would be worse than not having it."""
+"""Fields of the public surface that nothing enforces yet: refused, because ignoring them
+would be worse than not having them."""
 
 
 class Priority(StrEnum):
@@ -126,6 +125,12 @@ class TaskSpec(BaseModel):
     cwd: str | None = None
     env: dict[str, str] = Field(default_factory=dict)
     dedupe: str | None = Field(None, min_length=1, max_length=500)
+    budget_usd: float | None = Field(
+        None,
+        ge=0,
+        le=1_000_000,
+        description="What its paid calls may cost over all its attempts; 0: none may be made.",
+    )
     metadata: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("argv")
@@ -185,6 +190,13 @@ class TaskSpec(BaseModel):
             except ValueError:
                 raise ValueError(f"{text!r} is not an ISO 8601 time") from None
         return text
+
+    @field_validator("budget_usd")
+    @classmethod
+    def _budget_is_whole_micro_usd(cls, usd: float | None) -> float | None:
+        if usd is not None and round(usd, 6) != usd:
+            raise ValueError(f"{usd!r} has more than six decimals: budgets are whole micro-USD")
+        return usd
 
     @field_validator("env")
     @classmethod

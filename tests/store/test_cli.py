@@ -108,7 +108,7 @@ def test_every_flag_reaches_the_task(novawf: Novawf, store: Any, tmp_path: Path)
         "--after", first, "--at", "2030-01-01T00:00:00Z", "--timeout", "5", "--retries", "0",
         "--cwd", "sub", "--env", "A=b=c", "--dedupe", "k",
             "--accept", "test -s 'a b'", "--deadline", "2031-01-01T00:00:00Z", "--approval",
-            "--", "true",
+            "--budget-usd", "0.5", "--", "true",
     )  # fmt: skip
     kept = json.loads(store.hget(keys.TASK_SPEC, task_id))
     assert len(kept.pop("request")) == 32
@@ -117,6 +117,7 @@ def test_every_flag_reaches_the_task(novawf: Novawf, store: Any, tmp_path: Path)
         "after": [first], "at": "2030-01-01T00:00:00Z", "timeout_s": 5.0, "retries": 0,
         "cwd": str(tmp_path / "sub"), "env": {"A": "b=c"}, "dedupe": "k",
         "accept": ["test", "-s", "a b"], "deadline": "2031-01-01T00:00:00Z", "approval": True,
+        "budget_usd": 0.5,
     }  # fmt: skip
 
 
@@ -172,7 +173,9 @@ BAD_SUBMISSIONS = {
         ["--at", "2030-01-02", "--deadline", "2030-01-01", "--", "true"],
         ["deadline", "later"],
     ),
-    "budget": (["--budget-usd", "1", "--", "true"], ["budget_usd", "yet"]),
+    "negative budget": (["--budget-usd", "-1", "--", "true"], ["budget_usd", "greater than"]),
+    "budget below a micro-USD": (["--budget-usd", "1e-7", "--", "true"], ["budget_usd", "six"]),
+    "budget that is no number": (["--budget-usd", "nan", "--", "true"], ["budget_usd"]),
     "bad Nova name": (["--nova", "To rch", "--", "true"], ["nova", "To rch"]),
     "bad priority": (["--priority", "urgent", "--", "true"], ["priority", "critical"]),
     "bad callable": (["--python", "a b"], ["callable", "pkg.mod:func"]),

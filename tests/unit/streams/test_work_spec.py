@@ -31,6 +31,7 @@ SAMPLES: dict[str, Any] = {
     "cwd": "/tmp",
     "env": {"A": "b"},
     "dedupe": "once",
+    "budget_usd": 0.25,
     "metadata": {"deep": {"er": [1]}},
 }
 """A value for each field; those that exclude each other (argv, job) have tests of their own."""
@@ -93,7 +94,8 @@ def test_a_check_may_be_text_or_a_list() -> None:
         ({"title": "t", "nova": "../x"}, "nova: '../x' is no Nova name"),
         ({"title": "t", "nova": "fleet"}, "nova"),
         ({"title": "t", "at": "tomorrow"}, "at: 'tomorrow' is not an ISO 8601 time"),
-        ({"title": "t", "budget_usd": "1"}, "budget_usd: budgets are not enforced yet"),
+        ({"title": "t", "budget_usd": "-1"}, "budget_usd: input should be greater than or equal"),
+        ({"title": "t", "budget_usd": "0.0000001"}, "budget_usd: 1e-07 has more than six decimals"),
         ({"title": "t", "prompt": "do it"}, "prompt: no agent executor"),
         ({"task": "{}", "title": "t"}, "task: holds the whole task"),
         ({"task": "not json"}, "task: is not JSON"),
