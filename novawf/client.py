@@ -573,7 +573,7 @@ class Fleet:
         for one in mends:
             mended = False
             if apply:
-                change = {"before": _printable(one.holds), "after": one.becomes}
+                change: dict[str, Any] = {"before": _printable(one.holds), "after": one.becomes}
                 with self._recorded("budget.repair", f"{one.key} {one.field}", **change):
                     mended = bool(await mend(self.redis, [one], self.address))
             answer.append(
