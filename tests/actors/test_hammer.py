@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(240)
 async def test_no_limit_is_exceeded_while_the_limiter_is_killed(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """So many a minute that the places bind first, then the minute: both are seen at their edge."""
+    """So many a minute that both bounds come into reach within half a minute."""
     directory: Path = tmp_path_factory.mktemp("h")
     how = Hammering(("torch", "echo"), outside=8, seconds=20, kills=3, per_minute=150)
     seen = await hammer(directory, uuid.uuid4().hex, how)
