@@ -109,12 +109,11 @@ async def acknowledged(redis: Redis, clock: Clock, shut: Shut) -> Acknowledged:
                     if _counts(word, shut.number, awaited):
                         spoke.add(word["nova"])
                         born_ms = max(born_ms, int(word["born_ms"]))
-        # A life speaks for itself alone: of one before it, a start may be open for as long.
-        rest_s = 0.0
-        if born_ms:
-            rest_s = born_ms / 1000 + limit_s - clock.now_ms() / 1000
-        if spoke != awaited.keys():
-            rest_s = began_s + limit_s - monotonic_s()
+        # All that the gate let through was before it was shut.
+        rest_s = began_s + limit_s - monotonic_s()
+        if spoke == awaited.keys():
+            # A life speaks for itself alone: of one before it, a start may still be open.
+            rest_s = min(rest_s, (born_ms - clock.now_ms()) / 1000 + limit_s)
     except (RedisError, OSError, TimeoutError, ValueError, KeyError, UnicodeDecodeError):
         rest_s = began_s + limit_s - monotonic_s()
     if rest_s > 0:

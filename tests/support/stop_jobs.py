@@ -19,7 +19,9 @@ async def note_async(ctx, log):
     note(ctx, log)
 
 
-def command(log, seconds=0):
-    """A command that does the same, its shell's first line being the start."""
+def command(log, until=None):
+    """A command that does the same, its shell's first line being the start; it goes on until there
+    is a file `until`."""
     text = f'now=$EPOCHREALTIME; echo "$now $NOVAWF_TASK_ID" >> {log}'
-    return ["bash", "-c", text + (f"; sleep {seconds}" if seconds else "")]
+    waits = f"; while [ ! -e {until} ]; do sleep 0.05; done"
+    return ["bash", "-c", text + (waits if until else "")]
