@@ -193,8 +193,8 @@ class TestDeathsBeforeAnOrder:
         for keeper, command in ahead.items():
             if victims != "commands":
                 os.kill(keeper, signal.SIGKILL)
-            if victims != "keepers":
-                with contextlib.suppress(ProcessLookupError):  # it died with its keeper
+            with contextlib.suppress(ProcessLookupError):  # it follows its keeper at once
+                if victims != "keepers":
                     os.kill(command, signal.SIGKILL)
         dead = gone[1::2] if victims == "commands" else gone  # with its keeper each one dies
         wait_until(lambda: not any(p.runs() for p in dead), DEADLINE_S, "their death")
