@@ -145,6 +145,19 @@ async def test_all_or_nothing(redis: Any, budgets: Budgets) -> None:
     assert await contents(redis) == before
 
 
+async def test_overshoot_is_what_calls_in_flight_understated(
+    redis: Any, clock: ManualClock, budgets: Budgets
+) -> None:
+    """Ten calls of 1 USD are under way when the cap is reached; each costs 3."""
+    for number in range(10):
+        await budgets.reserve(f"r{number}", cost(1), Payer())
+    for number in range(10):
+        with pytest.raises(BudgetSpent):
+            await budgets.reserve("next", cost(0.01), Payer())
+        await budgets.settle(f"r{number}", 3 * USD)
+    assert (await spent(redis, clock))[0] == (10 + 10 * 2) * USD
+
+
 async def test_a_new_window_has_its_whole_budget(clock: ManualClock, budgets: Budgets) -> None:
     """At the full hour, not a moment before."""
     await budgets.reserve("r1", cost(10), Payer())
