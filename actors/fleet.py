@@ -39,6 +39,7 @@ from actors.tending import Tending
 from novawf.cli.live import Announcer
 from novawf.clock import SystemClock, monotonic_s
 from novawf.ids import run_id as new_run_id
+from novawf.limits.prices import prices_of
 from novawf.processes.handover import Handover, begin_anew
 from novawf.processes.keeper import KeeperClient
 from novawf.processes.notify import Notifier
@@ -102,6 +103,7 @@ class Fleet:
     def run(self) -> int:
         """The whole life of the fleet; returns the exit code. Raises NovawfError at the start."""
         check_child_specs(child_specs(self.settings))
+        prices_of(self.settings.budget)  # a wrong file is told before anything is started
         if self.on_cluster:
             check_cluster_settings(self.settings)  # its metrics may run, and have their port
         else:

@@ -47,13 +47,23 @@ class Roster:
         self.environment = environment
         self.archive_dir = settings.tasks.archive_dir or settings.fleet.home / "archive"
         self.work = _work_settings(settings.work, until_idle)
+        # A cluster's actors live on other machines than our files.
+        self._audited_home = None if ground.outlived else settings.fleet.home
 
     def children(self, novas: Sequence[str]) -> list[Child]:
         """All that a fleet begins with, in the order of their start. Raises InvalidConfig."""
         settings, store = self.settings, self.report.address
         offset_ms = self.report.clock_offset_ms
         children = [
-            self._shared("safety", SafetyActor, store, offset_ms, settings.safety),
+            self._shared(
+                "safety",
+                SafetyActor,
+                store,
+                offset_ms,
+                settings.safety,
+                settings.budget,
+                self._audited_home,
+            ),
             self._shared("limiter", LimiterActor, store, offset_ms, settings.limits),
             self._shared("metrics", MetricsActor, store, offset_ms, settings.metrics),
             *(self.nova(name) for name in novas),
@@ -82,6 +92,7 @@ class Roster:
             claims_wait=report.probe.backend != "dragonfly",
             work=self.work,
             wake=settings.wake,
+            budget=settings.budget,
             archive_dir=self.archive_dir,
         )
         return Child(_nova_spec(settings, name), "nova", "", NovaActor, (config,))

@@ -474,14 +474,14 @@ class Fleet:
         from novawf.safety.memory import reset  # noqa: PLC0415
 
         if name == "gate":
-            with self._recorded("safety.reset", name, by):
+            with self._recorded("safety.reset", name, by, after="replaced, and stopped"):
                 await self._gate.repair(by)
             return [name]
         if name not in (*MECHANISMS, "all"):
             known = ", ".join((*MECHANISMS, "all", "gate"))
             raise UserError(f"{name!r} is no safety mechanism; there are {known}")
         names = list(MECHANISMS) if name == "all" else [name]
-        with self._recorded("safety.reset", name, by):
+        with self._recorded("safety.reset", name, by, after="forgotten"):
             for each in names:
                 await reset(self.redis, each, self.address)
         return names
@@ -496,12 +496,18 @@ class Fleet:
 
         if not valid_limit_name(name):
             raise UserError(f"{name!r} is no name of a limit: {NAME_RULE}")
-        with self._recorded("limits.reset", name):
+        with self._recorded("limits.reset", name, after="closed, without advice"):
             await reset(self.redis, name, self.address)
 
     @contextlib.asynccontextmanager
     async def api_request(
-        self, limit: str = "", tier: str = "medium", cost_usd: float = 0.0
+        self,
+        limit: str = "",
+        tier: str = "medium",
+        cost_usd: float | None = None,
+        *,
+        tokens: int = 0,
+        model: str = "",
     ) -> AsyncIterator[Permit]:
         """A permit for one request of this process, under the limits of the whole fleet.
 
@@ -509,16 +515,17 @@ class Fleet:
         block when it has ended: the body is cancelled when it takes longer than the permit allows
         (RequestTimedOut). A line of its own: callers of this object are served by tier, then by
         arrival, and compete with the fleet's own for what is free. Without a running fleet there
-        is no safety verdict, and so no permit. Raises UserError for a limit that is not declared.
+        is no safety verdict, and so no permit. `cost_usd` and `tokens` are the most that it may
+        cost. Raises UserError for a limit that is not declared, BudgetSpent when a budget does not
+        reach for it.
         """
-        from novawf.limits.request import ApiAsk, refuse_uncounted  # noqa: PLC0415
+        from novawf.limits.request import ApiAsk  # noqa: PLC0415
 
-        refuse_uncounted(ApiAsk(limit, cost_usd))
         if self._requests is None:
             from novawf.client_requests import ClientRequests  # noqa: PLC0415 - few callers ask
 
             self._requests = ClientRequests(self.redis, self.clock, self.address)
-        async with self._requests.request(limit, tier) as permit:
+        async with self._requests.request(ApiAsk(limit, cost_usd, tokens, model), tier) as permit:
             yield permit
 
     # -- budgets ----------------------------------------------------------------------------------

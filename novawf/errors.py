@@ -154,17 +154,26 @@ class BudgetSpent(Refused):
     """A paid call does not fit into what a budget leaves; it must not be made."""
 
     def __init__(
-        self, message: str, scope: str, name: str, window: str, until_ms: int | None
+        self,
+        message: str,
+        scope: str,
+        name: str,
+        window: str,
+        until_ms: int | None,
+        frees_in_s: float | None = None,
     ) -> None:
-        """`until_ms`: fleet time at which the window ends; None: only a higher cap frees it."""
+        """`until_ms`: fleet time at which the window ends, `frees_in_s` the same from when it was
+        raised; None: only a higher cap frees it."""
         super().__init__(message)
         self.scope = scope
         self.name = name
         self.window = window
         self.until_ms = until_ms
+        self.frees_in_s = frees_in_s
 
-    def __reduce__(self) -> tuple[type[BudgetSpent], tuple[str, str, str, str, int | None]]:
-        return (BudgetSpent, (str(self), self.scope, self.name, self.window, self.until_ms))
+    def __reduce__(self) -> tuple[type[BudgetSpent], tuple[str | float | None, ...]]:
+        fields = (str(self), self.scope, self.name, self.window, self.until_ms, self.frees_in_s)
+        return (BudgetSpent, fields)
 
 
 class Fenced(NovawfError):

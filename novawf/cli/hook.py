@@ -210,7 +210,11 @@ def reset(
     if gone or name is None:
         home = hooks_home(str(call.home or ""), os.environ)  # noqa: TID251 - see hooks_home
         AuditLog(Path(home)).record(
-            who=user_name(), action="hook.reset", target=name or "all", before=gone
+            who=user_name(),
+            action="hook.reset",
+            target=name or "all",
+            before=gone,
+            after="forgotten",
         )
     if name is not None and not gone:
         raise NotFound(f"no hook {name} was run under guard: `novawf hook status` lists them")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Cause = Literal[
     "", "failed", "timeout", "deadline", "hung", "limit", "cancelled", "crash", "not_found",
     "not_accepted", "lost", "away", "late", "rate_limit", "auth", "context",
+    "budget",
 ]  # fmt: skip
 """Why work did not succeed; empty when it did.
 
@@ -37,6 +38,8 @@ Cause = Literal[
 * ``away``: there was nobody to start it; it was not begun.
 * ``late``: its time to begin was over, or it was called off; it was not begun (`start.Start`).
 * ``rate_limit``: a provider sent it away; `Outcome.retry_after_s` says for how long.
+* ``budget``: a request of its did not fit into a budget; `Outcome.retry_after_s` says when that
+  is free again.
 * ``auth``: a provider does not know its login.
 * ``context``: what it asked did not fit into the model's context.
 """
@@ -82,7 +85,7 @@ class Outcome:
     duration_s: float = 0.0
     output_bytes: int = 0
     retry_after_s: float | None = None
-    """Of `rate_limit`: when it may be tried again; None: nobody said."""
+    """Of `rate_limit` and `budget`: when it may be tried again; None: nobody said, or never."""
 
 
 NOT_BEGUN = Outcome(ok=False, cause="late", error="its time to begin was over; not begun")

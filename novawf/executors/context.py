@@ -11,7 +11,7 @@ plain functions ``with``), which waits for the fleet's limiter and reports how t
 ``permit.answered(status=…, headers={…})`` tells what the provider said of its own limits.
 
 Here are also the errors by which a job says why it cannot go on: `RateLimited`, `AuthFailed`,
-`ContextOverflow`; and those it may meet: `PermitRefused`, `RequestTimedOut`.
+`ContextOverflow`; and those it may meet: `PermitRefused`, `BudgetExhausted`, `RequestTimedOut`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,21 @@ _HEADERS = ("retry-after", "anthropic-ratelimit-", "x-ratelimit-")
 
 class PermitRefused(Exception):  # noqa: N818 - the word users meet in their tracebacks
     """The fleet gives no permit, and waiting would not help (an undeclared limit, say)."""
+
+
+class BudgetExhausted(PermitRefused):
+    """A budget does not reach for the request: it must not be made.
+
+    A job that lets this out goes back, and uses up no attempt, until the budget's window ends; what
+    only a higher cap could free ends blocked.
+    """
+
+    cause = "budget"
+
+    def __init__(self, *args: object, retry_after_s: float | None = None) -> None:
+        super().__init__(*args)
+        self.retry_after_s = retry_after_s
+        """When the window ends, from now; None: it has no end."""
 
 
 class RequestTimedOut(Exception):  # noqa: N818
@@ -141,14 +156,22 @@ class Context:
         self._link.progress(percent, str(text)[:500])
 
     def api_request(
-        self, cost_usd: float = 0.0, *, limit: str = "", tokens: int = 0, model: str = ""
+        self,
+        cost_usd: float | None = None,
+        *,
+        limit: str = "",
+        tokens: int = 0,
+        model: str = "",
     ) -> ApiRequest:
         """A permit for one request to an API; enter it just before the request.
 
         `limit` names one of `[limits.named]`, such as `anthropic/alice`; '' counts in the fleet's
-        own limit alone. `cost_usd` and `tokens` are the most that it may cost.
+        own limit alone. `cost_usd` and `tokens` are the most that it may cost; 0 USD is free, and
+        what nothing is said of counts as the worst case where a budget applies. Raises
+        BudgetExhausted when one does not reach for it.
         """
-        return ApiRequest(self._link, (str(limit), float(cost_usd), int(tokens), str(model)))
+        cost = None if cost_usd is None else float(cost_usd)
+        return ApiRequest(self._link, (str(limit), cost, int(tokens), str(model)))
 
 
 class ApiRequest:
@@ -160,7 +183,7 @@ class ApiRequest:
     with its worker by the Nova a little later, before the permit's place is given away.
     """
 
-    def __init__(self, link: Link, ask: tuple[str, float, int, str]) -> None:
+    def __init__(self, link: Link, ask: tuple[str, float | None, int, str]) -> None:
         self._link = link
         self._ask = ask
         self._number = 0

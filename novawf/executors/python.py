@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from novawf.clock import boottime_ms, monotonic_s, wall_s
-from novawf.errors import ExecutorAway, ExecutorLost
+from novawf.errors import BudgetSpent, ExecutorAway, ExecutorLost
 from novawf.executors.base import NOT_BEGUN, STDOUT_TAIL_BYTES, Cause, Outcome, Report, Work
 from novawf.executors.command import signal_name
 from novawf.executors.config import ExecutorSettings
@@ -299,7 +299,7 @@ class _Worker(asyncio.Protocol):
                 report.alive()
             case {
                 "api": int(number),
-                "ask": [str(limit), float(cost_usd), int(tokens), str(model)],
+                "ask": [str(limit), float() | None as cost_usd, int(tokens), str(model)],
             }:
                 ask = ApiAsk(limit, cost_usd, tokens, model)
                 task = asyncio.ensure_future(self._request(number, ask, report))
@@ -323,6 +323,8 @@ class _Worker(asyncio.Protocol):
             permit = await report.api_request(ask)
         except Exception as error:  # whatever it was: the job must not wait for ever
             answer: dict[str, Any] = {"api": number, "error": str(error) or type(error).__name__}
+            if isinstance(error, BudgetSpent):
+                answer["budget"] = error.frees_in_s
         else:
             now_ms = boottime_ms()
             left_ms = permit.get("ends_in_ms", provider.NO_ADVICE)
@@ -436,6 +438,8 @@ def _outcome(answer: dict[str, Any], duration_s: float, slow_down_s: float | Non
         failure = _failure(answer["c"], answer["e"], answer, duration_s)
         if failure.cause == "rate_limit":
             return replace(failure, retry_after_s=answer.get("after", slow_down_s))
+        if failure.cause == "budget":
+            return replace(failure, retry_after_s=answer.get("after"))
         return failure
     return Outcome(
         ok=True,

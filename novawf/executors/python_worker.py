@@ -6,6 +6,7 @@ descriptor 3; descriptor 4 is memory where it notes when a job began. From the N
     {"f": "pkg.mod:func", "a": args, "i": [task id, attempt, nova], "l": log path, "cwd", "env",
      "s": until when it may begin, CLOCK_BOOTTIME in s}
     {"api": number, "permit": {…}}    or    {"api": number, "error": why}
+    {"api": number, "error": why, "budget": s until it is free or null}
 
 To the Nova::
 
@@ -36,6 +37,7 @@ from time import CLOCK_BOOTTIME, clock_gettime, monotonic, monotonic_ns  # noqa:
 
 from novawf.executors.context import (
     AuthFailed,
+    BudgetExhausted,
     Context,
     ContextOverflow,
     Permit,
@@ -280,18 +282,24 @@ class Link:
                 future.set_result(message)
 
 
+Said = RateLimited | AuthFailed | ContextOverflow | BudgetExhausted
+"""What a job raises to say why it cannot go on."""
+
+
 def _permit(message: dict[str, Any]) -> Permit:
+    if "budget" in message:
+        raise BudgetExhausted(message["error"], retry_after_s=message["budget"])
     if "error" in message:
         raise PermitRefused(message["error"])
     return Permit(message["permit"])
 
 
-def _said_by_job(error: BaseException) -> RateLimited | AuthFailed | ContextOverflow | None:
+def _said_by_job(error: BaseException) -> Said | None:
     """Why a job says that it cannot go on; also when a task group has wrapped nothing else."""
     if isinstance(error, BaseExceptionGroup):
         found = [_said_by_job(inner) for inner in error.exceptions]
         return found[0] if all(found) else None
-    return error if isinstance(error, RateLimited | AuthFailed | ContextOverflow) else None
+    return error if isinstance(error, Said) else None
 
 
 def resolve(target: str) -> Callable[..., Any]:
@@ -373,7 +381,7 @@ class Worker:
                 b"",
                 {"e": describe(said or error), "c": said.cause if said else "failed"},
             )
-            if isinstance(said, RateLimited) and said.retry_after_s is not None:
+            if isinstance(said, RateLimited | BudgetExhausted) and said.retry_after_s is not None:
                 answer["after"] = float(said.retry_after_s)
             self._print_traceback(error)
         except SystemExit as error:

@@ -368,7 +368,10 @@ def _spent(
         scope, name, window, unit, int(rest[1]), int(rest[2]), ends_ms(window, now_ms)
     )
     asked = amount.micro_usd if unit == "usd" else amount.tokens
-    return BudgetSpent(why_spent(budget, skew_s, asked), scope, name, window, budget.until_ms)
+    frees_in_s = None if budget.until_ms is None else (budget.until_ms - now_ms) / 1000
+    return BudgetSpent(
+        why_spent(budget, skew_s, asked), scope, name, window, budget.until_ms, frees_in_s
+    )
 
 
 def _corrupt(reply: Sequence[Any]) -> CorruptState:

@@ -30,8 +30,8 @@ class ApiAsk:
 
     limit: str = ""
     """The limit it names, such as `anthropic/alice`; '' for none but the fleet's."""
-    cost_usd: float = 0.0
-    """What it will cost at most; 0: nothing was said."""
+    cost_usd: float | None = None
+    """What it will cost at most; None: nothing was said, 0: it is free."""
     tokens: int = 0
     """What it will use at most; 0: nothing was said."""
     model: str = ""
@@ -68,12 +68,3 @@ class ApiAnswer:
 
 OK = ApiAnswer(ok=True)
 FAILED = ApiAnswer(ok=False)
-
-
-def refuse_uncounted(ask: ApiAsk) -> None:
-    """Refuse a declared cost as long as nothing counts it. Raises ValueError.
-
-    It would be a hole in every budget to come (decision 009).
-    """
-    if ask.cost_usd:
-        raise ValueError("cost_usd: budgets are not enforced yet; declare no cost")

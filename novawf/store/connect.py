@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from novawf.errors import CorruptState, Internal, InvalidConfig, StoreAuthFailed, StoreUnreachable
+from novawf.store import keys
 
 if TYPE_CHECKING:
     import asyncio
@@ -362,8 +363,10 @@ def _translated(error: Exception, where: str) -> Exception:
         what = f"takes no writes now; check its memory, disk and role ({text})"
     elif "WRONGTYPE" in text:
         kind = CorruptState
+        mend = next((how for key, how in keys.REPAIRS.items() if f" {key}" in text), "")
         what = (
-            f"holds a key of another type than ours; give the fleet a database of its own ({text})"
+            f"holds a key of another type than ours ({text}); "
+            f"{mend or 'give the fleet a database of its own'}"
         )
     return kind(f"the store at {where} {what}")
 

@@ -176,6 +176,19 @@ class Key(NamedTuple):
     meaning: str
 
 
+REPAIRS: dict[str, str] = {
+    GATE: "`novawf safety reset gate` replaces it by one that is stopped",
+    SAFETY_STATE: "`novawf safety reset all`",
+    SAFETY_EVENTS: "`novawf safety reset all`",
+    BUDGET_META: "`novawf budget repair`",
+    BUDGET_SPENT: "`novawf budget repair`",
+    BUDGET_TASKS: "`novawf budget repair`",
+    BUDGET_RESERVATIONS: "`novawf budget repair`",
+    BUDGET_OPEN: "`novawf budget repair`",
+    BUDGET_ENDED: "`novawf budget repair`",
+}
+"""Key → the command that mends it when it is not what we wrote."""
+
 SCHEMA: tuple[Key, ...] = (
     Key(TASK_SPEC, "hash", "none", "task id → the task as submitted (JSON), never changed"),
     Key(TASK_STATE, "hash", "none", "task id → packed state and history, see tasks/state.py"),

@@ -22,6 +22,8 @@ _HOPELESS = ("not_found", "auth", "context")
 
 ADVICE_CAP_S = 3600.0
 """The longest that a task is held back because a provider said so."""
+BUDGET_CAP_S = 86_400.0
+"""The longest window of a budget."""
 
 
 class Ending(NamedTuple):
@@ -51,18 +53,21 @@ def decide(
     trying again would find it missing again, so people hear of it at once; so are a login that is
     not known and a context that is full. What a provider sent away (`rate_limit`) goes back without
     using up an attempt, for `retry_after_s` where that is known; but not what runs at most once.
+    So does what a budget had no money for, unless its window never ends.
     """
     if ok:
         return Ending("completed", Outcome.SUCCEEDED)
     if cause in _FINAL:
         return Ending("blocked", _FINAL[cause])
     last = Outcome.NOT_ACCEPTED if cause == "not_accepted" else Outcome.FAILED
-    sent_away = cause == "rate_limit" and limit > 1
+    sent_away = cause in ("rate_limit", "budget") and limit > 1
+    if cause == "budget" and retry_after_s is None:  # only a higher cap would help
+        return Ending("blocked", last)
     if cause in _HOPELESS or (attempt >= limit and not sent_away):
         return Ending("blocked", last)
     delay_s = retry_delay_s(attempt, jitter, settings)
     if sent_away and retry_after_s is not None:
-        delay_s = min(retry_after_s, ADVICE_CAP_S)
+        delay_s = min(retry_after_s, ADVICE_CAP_S if cause == "rate_limit" else BUDGET_CAP_S)
     if left_s is not None and delay_s >= left_s:
         return Ending("blocked", last)
     return Ending("requeue" if sent_away else "retry", "", delay_s)

@@ -19,7 +19,9 @@ from redis.exceptions import RedisError
 from novawf.clock import Clock, boottime_s, monotonic_s
 from novawf.executors.base import NOT_BEGUN, Cause, Executor, Outcome, Work
 from novawf.executors.start import START_MS, Start
-from novawf.limits.request import ApiAnswer, ApiAsk, refuse_uncounted
+from novawf.limits.budget_scopes import Payer
+from novawf.limits.paying import Paying, provider_of
+from novawf.limits.request import ApiAnswer, ApiAsk
 from novawf.tasks.claims import Claim
 from novawf.tasks.config import TaskSettings
 from novawf.tasks.ending import Ending, decide
@@ -182,6 +184,8 @@ class AttemptRunner:
         self.clock = clock
         self.limiter = limiter
         self.post_progress = post_progress
+        self.paying: Paying | None = None
+        """Who pays for API requests; None: nobody counts them."""
         self.begins: Callable[[Claim], None] = lambda _: None
         """Told of a claim before its work starts."""
         self.look: Callable[[Attempt], Awaitable[None]] | None = None
@@ -369,7 +373,6 @@ class _AttemptReport:
         self.attempt.last_sign_ms = self.runner.clock.now_ms()
 
     async def api_request(self, ask: ApiAsk) -> dict[str, Any]:
-        refuse_uncounted(ask)
         if self.runner.limiter is None:
             raise RuntimeError("there is no limiter in reach: no request may be made")
         tier = self.attempt.claim.spec.get("priority", "medium")
@@ -379,19 +382,44 @@ class _AttemptReport:
             while True:
                 permit = await self.runner.limiter.acquire(tier, self.runner.nova, ask.limit)
                 # A grant not begun within its second is void: the windows count from the grant.
-                start_in_ms = permit["start_by_ms"] - clock.now_ms()
-                if start_in_ms >= 0:
-                    ends_in_ms = permit["expires_at_ms"] - clock.now_ms()
-                    return permit | {"start_in_ms": start_in_ms, "ends_in_ms": ends_in_ms}
+                if permit["start_by_ms"] >= clock.now_ms():
+                    await self._pay(permit, ask)
+                    start_in_ms = permit["start_by_ms"] - clock.now_ms()
+                    if start_in_ms >= 0:
+                        ends_in_ms = permit["expires_at_ms"] - clock.now_ms()
+                        return permit | {"start_in_ms": start_in_ms, "ends_in_ms": ends_in_ms}
                 await self.api_void(permit)
         finally:
             self.attempt.waits_for_permit(-1, 0)
 
+    async def _pay(self, permit: dict[str, Any], ask: ApiAsk) -> None:
+        """Reserve what it may cost; without that there is no request, and the permit goes back."""
+        paying = self.runner.paying
+        if paying is None:
+            return
+        claim = self.attempt.claim
+        payer = Payer(
+            self.runner.nova,
+            provider_of(ask.limit),
+            claim.task_id,
+            claim.spec.get("budget_usd"),
+            ask.model[:100],
+        )
+        try:
+            await paying.reserve(permit["id"], ask, payer)
+        except BaseException:
+            await self.api_void(permit)
+            raise
+
     async def api_done(self, permit: dict[str, Any], answer: ApiAnswer) -> None:
+        if self.runner.paying is not None:
+            await self.runner.paying.settle(permit["id"], answer)
         if self.runner.limiter is not None:
             await self.runner.limiter.release(permit["id"], answer, permit["limit"])
 
     async def api_void(self, permit: dict[str, Any]) -> None:
+        if self.runner.paying is not None:
+            await self.runner.paying.release(permit["id"])
         if self.runner.limiter is not None:
             await self.runner.limiter.void(permit["id"], permit["limit"])
 

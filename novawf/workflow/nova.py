@@ -28,6 +28,10 @@ from novawf.errors import CorruptState, Fenced
 from novawf.executors.base import Executor
 from novawf.executors.config import ExecutorSettings
 from novawf.executors.registry import build_executors
+from novawf.limits.budget import Budgets
+from novawf.limits.budget_config import BudgetSettings
+from novawf.limits.paying import Paying
+from novawf.limits.prices import prices_of
 from novawf.personality.profiles import Profile
 from novawf.personality.rhythm import idle_pause_s
 from novawf.processes.keeper import KeeperClient
@@ -98,6 +102,7 @@ class NovaConfig:
     held: bool = False
     """Whether keepers end work when its lease is not renewed in time: on a cluster nobody else may
     be able to."""
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
     archive_dir: Path | None = None
     """Where ended tasks go; None where there are no files to write to."""
 
@@ -177,6 +182,11 @@ class NovaRuntime:
             post_progress=self._post_progress,
         )
         runner.begins = self._begins
+        runner.paying = Paying(
+            Budgets(self.redis, self.clock, config.budget, config.store),
+            config.budget,
+            prices_of(config.budget),
+        )
         runner.look = self._look
         self.steps = Steps(
             data=self.data,

@@ -26,6 +26,8 @@ SETTINGS = {
     "NOVAWF_SAFETY__HOOK_HEALTH__COOLDOWN_S": "2",
     "NOVAWF_SAFETY__API_GUARDIAN__EMERGENCY_S": "2",
     "NOVAWF_SUPERVISION__MAX_RESTARTS": "50",
+    "NOVAWF_BUDGET__USD_TOTAL": "1",
+    "NOVAWF_EXECUTORS__PYTHON__PATH": str(Path(__file__).resolve().parents[1] / "support"),
 }
 
 
@@ -91,7 +93,7 @@ def test_the_safety_actor_is_stopped_and_goes_on(fleet: FleetProcess) -> None:
     pid = next(actor["pid"] for actor in fleet.status()["actors"] if actor["name"] == "safety")
     os.kill(pid, signal.SIGSTOP)
     try:
-        waits = held(fleet, "the safety verdict expired")
+        waits = held(fleet, "safety verdict expired")
     finally:
         os.kill(pid, signal.SIGCONT)
     goes_on(fleet, waits)
@@ -140,6 +142,32 @@ def test_a_hook_that_was_shut_off_holds_its_nova_alone(fleet: FleetProcess) -> N
     assert (said["reason"], "stop.sh" in said["sentence"]) == ("nova_held", True)
     goes_on(fleet, fleet.submit(argv=["true"], nova="echo"))
     goes_on(fleet, aimed)
+
+
+def test_a_budget_that_is_spent_lets_nothing_start_until_evidence_frees_some(
+    fleet: FleetProcess,
+) -> None:
+    def pay(most_usd: float) -> dict[str, Any]:
+        task = {"callable": "fleet_jobs:call_paid_api", "args": [most_usd], "retries": 0}
+        return fleet.ended(fleet.submit(**task))
+
+    assert pay(0.6)["status"] == "completed"
+    refused = pay(0.5)
+    assert refused["status"] == "blocked"
+    assert "does not reach for a call of 0.50 USD" in refused["history"][-1]["detail"]
+    spent = pay(0.4)
+    waits = held(fleet, "the budget of the fleet is spent")
+    assert fleet.ask(lambda client: client.why())["reason"] == "budget"
+    evidence = ("--usd", "0.1", "--evidence", "the invoice")
+    fleet.novawf("budget", "settle", spent["results"], *evidence)
+    goes_on(fleet, waits)
+
+
+def test_budgets_that_are_garbage(fleet: FleetProcess) -> None:
+    change(fleet, lambda redis: redis.hset(keys.BUDGET_SPENT, "fleet|total|usd", "garbage"))
+    waits = held(fleet, "novawf budget repair")
+    fleet.novawf("budget", "repair", "--yes")
+    goes_on(fleet, waits)
 
 
 def test_a_gate_that_is_garbage_comes_back_stopped(fleet: FleetProcess, tmp_path: Path) -> None:

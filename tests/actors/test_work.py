@@ -139,10 +139,24 @@ def test_a_callable_asks_the_fleets_limiter_before_it_calls_an_api(fleet: FleetP
     wait_until(lambda: fleet.json("limits")["ok"] == before + 1, 10)
 
 
-def test_a_declared_cost_is_refused_as_long_as_no_budget_counts_it(fleet: FleetProcess) -> None:
-    task = fleet.ended(fleet.submit(callable="fleet_jobs:call_paid_api", retries=0))
-    assert (task["status"], task["outcome"]) == ("blocked", "failed")
-    assert "budgets are not enforced" in task["history"][-1]["detail"]
+def test_what_a_call_cost_is_in_the_ledger(fleet: FleetProcess) -> None:
+    def spent() -> float:
+        rows = fleet.json("budget")["budgets"]
+        fleets = (row for row in rows if row["scope"] == "fleet" and row["window"] == "total")
+        return next((float(row["spent"]) for row in fleets if row["unit"] == "usd"), 0.0)
+
+    before = spent()
+    task = fleet.ended(fleet.submit(callable="fleet_jobs:call_paid_api", args=[0.4, 0.31]))
+    assert task["status"] == "completed"
+    wait_until(lambda: round(spent() - before, 6) == 0.31, 10)
+
+
+def test_a_task_spends_no_more_than_its_own_budget(fleet: FleetProcess) -> None:
+    task = fleet.ended(
+        fleet.submit(callable="fleet_jobs:call_paid_api", args=[0.4], budget_usd=0.3)
+    )
+    assert (task["status"], task["outcome"], task["attempts"]) == ("blocked", "failed", 1)
+    assert "budget" in task["history"][-1]["detail"]
 
 
 def test_commands_know_their_task_and_nova(fleet: FleetProcess) -> None:

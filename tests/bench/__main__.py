@@ -147,7 +147,11 @@ async def _bounded(benchmark: ModuleType, directory: Path, stamp: str, options: 
 
 def _judged(target: Target, best: Result, results: list[Result]) -> dict[str, Any]:
     value = best.value(target.figure)
-    met = value <= target.limit if target.relation == "<=" else value >= target.limit
+    met = {
+        "<": value < target.limit,
+        "<=": value <= target.limit,
+        ">=": value >= target.limit,
+    }[target.relation]
     return {
         "figure": target.figure,
         "value": value,

@@ -26,7 +26,7 @@ class Target:
     """A limit that a figure (or a ratio) must hold; dotted names reach into tables."""
 
     figure: str
-    relation: Literal["<=", ">="]
+    relation: Literal["<", "<=", ">="]
     limit: float
 
 
@@ -108,7 +108,7 @@ def ratio(ours: float, bare: float) -> float:
 
 def best_of(results: Sequence[Result], target: Target) -> Result:
     """The run whose key figure is best."""
-    pick = min if target.relation == "<=" else max
+    pick = max if target.relation == ">=" else min
     return pick(results, key=lambda result: result.value(target.figure))
 
 

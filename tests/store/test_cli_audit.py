@@ -38,6 +38,8 @@ ELSEWHERE = {
     "remove": "the same",
     "scale": "the same",
     "restart": "the same",
+    "budget settle": "needs a reservation: tests/store/test_budget_cli.py shows the command",
+    "budget repair": "records what it mended: the same",
     "hook run": "records a hook that it shuts off: tests/processes/test_hook_run.py",
 }
 
@@ -150,6 +152,7 @@ def test_a_command_that_changes_nothing_leaves_none(
     task_id = novawf("submit", "--", "true")[1].strip()
     before = len(recorded(tmp_path))
     given = {"task": [task_id], "logs": ["-f", task_id], "classify": ["text"], "why": [task_id]}
+    given["hook check"] = [str(tmp_path)]
     if name == "logs":
         given["logs"] = [task_id]  # it has not started: refused, which changes nothing either
     assert novawf(*name.split(), *given.get(name, []))[0] in (0, 1)
@@ -180,7 +183,10 @@ def test_a_stop_is_told_with_its_reason_and_its_moment(novawf: Novawf, tmp_path:
     novawf("clear-stop")
     novawf("clear-stop")
     stop, cleared, again = recorded(tmp_path)
-    assert (stop["why"], stop["after"]) == ("key leaked", {"acknowledged_at": at_s})
+    assert (stop["why"], stop["after"]) == (
+        "key leaked",
+        {"acknowledged_at": at_s, "drains": False},
+    )
     assert (cleared["before"], again["before"]) == ({"stopped": True}, {"stopped": False})
 
 

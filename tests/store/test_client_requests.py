@@ -118,8 +118,8 @@ async def test_what_may_not_be_asked_is_refused_before(fleet: Fleet) -> None:
     with pytest.raises(UserError, match="nearest known is x"):
         async with fleet.api_request("xx"):
             raise AssertionError
-    with pytest.raises(ValueError, match="budgets are not enforced yet"):
-        async with fleet.api_request(cost_usd=1.0):
+    with pytest.raises(UserError, match="cost_usd"):
+        async with fleet.api_request(cost_usd=-1.0):
             raise AssertionError
     with pytest.raises(UserError, match="urgent"):
         async with fleet.api_request(tier="urgent"):

@@ -112,7 +112,7 @@ async def test_a_mechanism_that_fails_counts_as_unsafe_though_the_others_agree(
         "hangs": (Scripted(hangs), "no answer within 0.02 s"),
         "stale": (Scripted(old, deadline_s=1), "stale"),
     }[fault]
-    others = mechanisms_of(redis, SETTINGS, "its URL")
+    others = mechanisms_of(redis, clock, SETTINGS, "its URL")
     orchestrator = SafetyOrchestrator(redis, clock, SETTINGS, [*others, mechanism])
     status = await orchestrator.round()
     if fault != "stale":  # that one made all input old

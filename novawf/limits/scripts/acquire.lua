@@ -46,13 +46,13 @@ local reply = {}
 local function answer(...)
   for _, value in ipairs({...}) do reply[#reply + 1] = value end
 end
-local shut_ms, shut_by = shut()
+local shut_ms, shut_by, cools = shut()
 local refused = {}  -- who asks for the same thing at the same time gets the same refusal
 for _, request in ipairs(requests) do
   local before = redis.call('ZSCORE', limits[1].grants, request.id)
   if before then
     answer(1, tonumber(before), '', '')
-  elseif shut_ms > 0 then
+  elseif shut_ms > 0 and not (cools and request.critical == '1') then
     answer(0, shut_ms, shut_by, '')
   else
     sweep()

@@ -36,17 +36,19 @@ for at = 5 + #limits * 7, #ARGV, 5 do
   requests[#requests + 1] = request
 end
 
--- Why nothing at all may start: 'stop', 'safety', 'clock', and how long that holds at least.
+-- Why nothing at all may start: how long that holds at least (0: it may), 'stop', 'safety' or
+-- 'clock', and whether that is only a cooldown, in which critical requests go on (spec §3).
 local function shut()
-  local gate = redis.call('HMGET', KEYS[1], 'stop', 'verdict', 'valid_until')
-  if gate[1] == '1' then return GATE_MS, 'stop' end
+  local gate = redis.call('HMGET', KEYS[1], 'stop', 'verdict', 'valid_until', 'action')
+  if gate[1] == '1' then return GATE_MS, 'stop', false end
   local valid_until = tonumber(gate[3] or '0')
-  if gate[2] ~= 'safe' or not valid_until or not (valid_until >= now) then
-    return GATE_MS, 'safety'
-  end
+  if not valid_until or not (valid_until >= now) then return GATE_MS, 'safety', false end
   local newest = redis.call('ZREVRANGE', limits[1].grants, 0, 0, 'WITHSCORES')
-  if newest[2] and tonumber(newest[2]) > now then return tonumber(newest[2]) - now, 'clock' end
-  return 0, ''
+  if newest[2] and tonumber(newest[2]) > now then
+    return tonumber(newest[2]) - now, 'clock', false
+  end
+  if gate[2] ~= 'safe' then return GATE_MS, 'safety', gate[2] == 'unsafe' and gate[4] == 'delay' end
+  return 0, '', false
 end
 
 local breakers, advices = {}, {}

@@ -14,9 +14,9 @@ for _, limit in ipairs(limits) do
     'unpermitted')
   for i = 1, 6 do add(tonumber(counts[i] or '0')) end
 end
-local shut_ms, shut_by = shut()
+local shut_ms, shut_by, cools = shut()
 for _, request in ipairs(requests) do
-  if shut_ms > 0 then
+  if shut_ms > 0 and not (cools and request.critical == '1') then
     add(shut_ms, shut_by, '')
   else
     add(refusal(request))

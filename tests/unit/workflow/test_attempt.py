@@ -371,13 +371,25 @@ def test_what_a_provider_sent_away_goes_back_until_it_may_come_again(
     assert attempt.ending(SETTINGS, 0.0) == ending
 
 
-async def test_a_request_without_a_limiter_or_with_an_uncounted_cost_is_refused(
-    clock: ManualClock,
+@pytest.mark.parametrize(
+    ("retries", "retry_after_s", "ending"),
+    [
+        (3, 17.0, Ending("requeue", "", 17.0)),
+        (3, 80_000.0, Ending("requeue", "", 80_000.0)),
+        (3, None, FAILED),  # only a higher cap would help
+        (0, 17.0, FAILED),  # it runs at most once
+    ],
+)
+def test_what_a_budget_had_no_money_for_goes_back_until_its_window_ends(
+    retries: int, retry_after_s: float | None, ending: Ending
 ) -> None:
+    spent = Outcome(ok=False, cause="budget", error="spent", retry_after_s=retry_after_s)
+    attempt = attempt_with(spent, retries=retries, limit=1 + retries)
+    assert attempt.ending(SETTINGS, 0.0) == ending
+
+
+async def test_a_request_without_a_limiter_is_refused(clock: ManualClock) -> None:
     bench = Bench(clock)
-    bench.executor = Asks(cost_usd=0.01)
-    with pytest.raises(ValueError, match="budgets are not enforced yet"):
-        await bench.run(Attempt(claim()))
     bench.executor, bench.limiter = Asks(), None
     with pytest.raises(RuntimeError, match="no request may be made"):
         await bench.run(Attempt(claim()))
