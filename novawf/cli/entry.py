@@ -115,3 +115,7 @@ def run_guarded(order: Order, environ: Mapping[str, str]) -> int:
         )  # fmt: skip
 
     return run_hook(order, environ, record=record, report=report)
+
+
+if __name__ == "__main__":
+    run()

@@ -20,6 +20,7 @@ from novawf.cli.output import pairs, table
 _EXAMPLES = (
     "novawf safety status",
     "novawf safety check --json | jq .ok",
+    "novawf safety check --private",
     "novawf safety reset frosty",
 )
 
@@ -29,8 +30,8 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(rich_markup_mode=None, add_completion=False)
     group.callback(invoke_without_command=True, epilog=example_text(_EXAMPLES))(safety)
     command(group, "status", _EXAMPLES[0])(status)
-    command(group, "check", _EXAMPLES[1])(check)
-    command(group, "reset", _EXAMPLES[2], "novawf safety reset all")(reset)
+    command(group, "check", *_EXAMPLES[1:3])(check)
+    command(group, "reset", _EXAMPLES[3], "novawf safety reset all")(reset)
     app.add_typer(group, name="safety", short_help="Show, check and repair the safety mechanisms")
 
 
@@ -55,19 +56,48 @@ async def status(call: Invocation) -> None:
     call.out.show(document, *status_lines(document))
 
 
-async def check(call: Invocation) -> int:
-    """The self-check: gate, mechanisms, limits, leases and counts; exit code 1 when one fails."""
-    from novawf.work.jobs.safety import safety_check  # noqa: PLC0415 - see the package's docstring
-    from novawf.work.jobs.table import JobContext  # noqa: PLC0415
+async def check(
+    call: Invocation,
+    private: Annotated[
+        bool,
+        typer.Option("--private", help="Put a fleet of its own to the test, in a new directory."),
+    ] = False,
+) -> int:
+    """Does safety hold? A table; exit code 1 when something does not.
 
-    async with call.fleet() as fleet:
-        found = await safety_check(JobContext(fleet.redis, fleet.clock, ""), ())
+    Of the running fleet it only reads: gate, mechanisms, limits, leases, counts, the audit's chain.
+    A private fleet is stopped, corrupted and killed to see what happens.
+    """
+    found = await (_drill(call) if private else _self_check(call))
     rows = [
         (row["check"], "ok" if row["ok"] else "FAILED", "; ".join(row["found"]))
         for row in found["rows"]
     ]
     call.out.show(found, table(("CHECK", "RESULT", "FOUND"), rows))
     return 0 if found["ok"] else 1
+
+
+async def _drill(call: Invocation) -> dict[str, Any]:
+    from novawf.cli.safety_drill import run  # noqa: PLC0415
+
+    rows = await run(lambda what: call.out.progress(f"safety check: {what}"))
+    return {"ok": all(row["ok"] for row in rows), "rows": rows}
+
+
+async def _self_check(call: Invocation) -> dict[str, Any]:
+    from novawf.audit.chain import verify  # noqa: PLC0415
+    from novawf.work.jobs.safety import safety_check  # noqa: PLC0415 - see the package's docstring
+    from novawf.work.jobs.table import JobContext  # noqa: PLC0415
+
+    async with call.fleet() as fleet:
+        found = await safety_check(JobContext(fleet.redis, fleet.clock, ""), ())
+        audit = fleet.home / "audit"
+    if audit.is_dir():
+        verdict = verify(audit)
+        broken = [] if verdict.ok else ["its chain is broken: `novawf audit verify` says where"]
+        found["rows"].append({"check": "audit", "ok": verdict.ok, "found": broken})
+        found["ok"] = found["ok"] and verdict.ok
+    return found
 
 
 async def reset(
