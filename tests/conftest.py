@@ -29,6 +29,10 @@ hypothesis.settings.register_profile("novawf", deadline=None)  # no test fails b
 hypothesis.settings.load_profile("novawf")
 
 
+APART = frozenset({"actors", "chaos", "processes", "executors"})
+"""Folders each of whose files may run in a process of its own: none looks back on the others'."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests marked `long` run only when they are asked for: `-m long`.
 
@@ -55,7 +59,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFleet(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            return path if "/actors/" in path or "/chaos/" in path else "store"
+            return path if path.split("/")[1] in APART else "store"
 
     return ByFleet(config, log)
 
