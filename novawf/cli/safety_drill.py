@@ -20,6 +20,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import RedisError
+
 from novawf.audit.chain import verify
 from novawf.clock import monotonic_s
 from novawf.errors import NovawfError
@@ -285,11 +287,14 @@ async def _fleet(progress: Callable[[str], None]) -> AsyncIterator[World]:
         await _until_listening(home, supervisor)
         async with Fleet.connect(home=home) as fleet:
             yield World(fleet, home, supervisor)
+            if supervisor.poll() is not None:  # its store waits to be adopted: nobody will
+                with contextlib.suppress(RedisError, OSError):
+                    await fleet.redis.shutdown(nosave=True)
     finally:
         if supervisor.poll() is None:
             supervisor.send_signal(signal.SIGTERM)
         await asyncio.to_thread(_wait, supervisor)
-        shutil.rmtree(home, ignore_errors=True)
+        await asyncio.to_thread(_remove, home)
 
 
 def _spawn(argv: list[str], env: dict[str, str], home: Path) -> subprocess.Popen[bytes]:
@@ -322,6 +327,13 @@ def _wait(supervisor: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         supervisor.kill()
         supervisor.wait()
+
+
+def _remove(home: Path) -> None:
+    """The last of its processes may still be writing there."""
+    until_s = monotonic_s() + HEARD_WITHIN_S
+    while home.exists() and monotonic_s() < until_s:
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def _free_port() -> int:

@@ -161,12 +161,19 @@ class Steps:
         return Event.CHECKED
 
     async def _work_discovery(self) -> Event:
-        orders = self.verdict.orders
+        orders, began_s = self.verdict.orders, monotonic_s()
         event = await self._find_work()
         if self.verdict.overtaken(orders) and self.in_hand.attempt is not None:
             self.in_hand.undo_begin()  # to be handed back
             event = Event.UNSAFE
-        self._failures = self._failures + 1 if event is Event.UNSAFE else 0
+        if event is Event.UNSAFE:
+            self._failures += 1
+        elif (
+            event is Event.WORK_FOUND
+            or not self.waiter.reading
+            or monotonic_s() - began_s >= _RECOVERY_S[-1]
+        ):  # else the wait was cut short, and its failure may only not have been heard yet
+            self._failures = 0
         return event
 
     async def _find_work(self) -> Event:

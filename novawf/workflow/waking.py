@@ -76,6 +76,11 @@ class WorkWaiter:
         return self._take(self._read)
 
     @property
+    def reading(self) -> bool:
+        """Whether a read is open, of which nobody knows yet how it ends."""
+        return self._read is not None
+
+    @property
     def answer_came(self) -> bool:
         """Whether `take_answer` has one."""
         return self._answer is not None

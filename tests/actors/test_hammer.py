@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -9,16 +11,18 @@ import pytest
 
 from tests.bench.hammer import Hammering, hammer
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 
-async def test_no_limit_is_exceeded_while_the_limiter_is_killed(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
+async def test_no_limit_is_exceeded_while_the_limiter_is_killed() -> None:
     """So many a minute that both bounds come into reach within half a minute."""
-    directory: Path = tmp_path_factory.mktemp("h")
+    # A short name: Ray's sockets stand below it, and may have 107 bytes.
+    directory = Path(tempfile.mkdtemp(prefix="h-", dir="/tmp"))
     how = Hammering(("torch", "echo"), outside=8, seconds=20, kills=3, per_minute=150)
-    seen = await hammer(directory, uuid.uuid4().hex, how)
+    try:
+        seen = await hammer(directory, uuid.uuid4().hex, how)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
     print(seen)
     assert seen.most_at_once <= how.concurrent
     assert seen.fullest_minute <= how.per_minute

@@ -335,13 +335,13 @@ class TestContext:
         outcome = await bench.run("request_and_fail")
         await asyncio.sleep(0)
         assert outcome.error == "ConnectionError: upstream"
-        assert bench.report.heard == [("asked", 0.0), ("done", 1, False)]
+        assert bench.report.heard == [("asked", None), ("done", 1, False)]
 
     async def test_a_permit_that_a_dying_worker_held_is_given_back_as_failed(self, bench):
         outcome = await bench.run("request_and_die")
         await asyncio.sleep(0)
         assert outcome.cause == "crash"
-        assert bench.report.heard == [("asked", 0.0), ("done", 1, False)]
+        assert bench.report.heard == [("asked", None), ("done", 1, False)]
 
     async def test_a_refusal_reaches_the_job(self, bench):
         bench.report.refuse = True
@@ -363,7 +363,7 @@ class TestAnswers:
         outcome = await bench.run("ask_all")
         await asyncio.sleep(0)
         assert outcome.results == ["retry-after", "x-ratelimit-remaining-requests"]
-        assert bench.report.asks == [ApiAsk("anthropic/alice", 0.0, 7, "m")]
+        assert bench.report.asks == [ApiAsk("anthropic/alice", None, 7, "m")]
         assert bench.report.answers == [
             ApiAnswer(ok=True, status=200, retry_after_s=17.0, cost_usd=0.5, tokens=5)
         ]

@@ -64,9 +64,8 @@ async def test_an_idle_nova_does_momentum_and_keeps_the_results(world: World) ->
     safety = next(row for row in rows or [] if row["title"] == BUILT_IN[0].title)
     results = (await world.tracker.task(safety["task_id"]))["results"]
     # The drill's gate is open for an hour, which no orchestrator would do: it is noticed.
-    assert results["findings"] == [
-        "the safety verdict holds for over ten minutes: it would fail open"
-    ]
+    said = "the safety verdict holds for over ten minutes: it would fail open"
+    assert said in results["findings"]
 
 
 async def test_momentum_off_leaves_the_nova_idle(world: World) -> None:

@@ -15,7 +15,12 @@ end
 
 local sorted = tonumber(ARGV[1]) > 4
 if kind ~= 'none' and kind ~= (sorted and 'zset' or 'hash') then return 0 end
-local held = redis.call(sorted and 'ZSCORE' or 'HGET', key, name)
+local held
+if sorted then
+  held = redis.call('ZSCORE', key, name)
+else
+  held = redis.call('HGET', key, name)
+end
 if ARGV[3] == '1' then
   -- A score may be spelt in more than one way.
   if not held or not (held == ARGV[4] or (sorted and tonumber(held) == tonumber(ARGV[4]))) then
@@ -24,8 +29,10 @@ if ARGV[3] == '1' then
 elseif held then
   return 0
 end
-if ARGV[5] ~= '1' then
-  redis.call(sorted and 'ZREM' or 'HDEL', key, name)
+if ARGV[5] ~= '1' and sorted then
+  redis.call('ZREM', key, name)
+elseif ARGV[5] ~= '1' then
+  redis.call('HDEL', key, name)
 elseif sorted then
   redis.call('ZADD', key, ARGV[6], name)
 else

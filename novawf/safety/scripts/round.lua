@@ -40,7 +40,9 @@ end
 local holds, memories, events, posts = take(2), take(2), take(4), take(5)
 
 -- First what may fail, so that an error changes nothing: a key of another type.
-for i = 3, #KEYS do redis.call(i == 4 and 'HLEN' or 'XLEN', KEYS[i]) end
+redis.call('XLEN', KEYS[3])
+redis.call('HLEN', KEYS[4])
+for i = 5, #KEYS do redis.call('XLEN', KEYS[i]) end
 
 local held = {}
 for _, hold in ipairs(holds) do held['hold:' .. hold[1]] = hold[2] end

@@ -12,7 +12,7 @@ COMMANDS = (
     "down", "status", "why", "submit", "import", "tasks", "task", "logs", "cancel", "retry",
     "approve", "pause", "resume", "stop-all", "clear-stop", "limits", "doctor", "store-url",
     "schedule", "wake", "classify", "suggestions", "archive", "compliance", "add", "remove",
-    "scale", "restart", "safety", "audit", "hook",
+    "scale", "restart", "safety", "audit", "hook", "budget",
 )  # fmt: skip
 """All but `up`, whose help is the supervisor's."""
 
