@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from novawf import fleet_metrics, fleet_view
+from novawf.audit.chain import lines_of, verify
 from novawf.cli.main import PROG, make_app
 from novawf.cli.run import run_app
 from novawf.clock import SystemClock
@@ -195,3 +196,23 @@ async def test_a_call_that_may_be_under_way_is_not_settled_by_hand(redis: Any, n
     await Budgets(redis, SystemClock(), BudgetSettings()).reserve("young", cost(1), Payer())
     refused = await novawf("budget", "settle", "young", "--usd", "0", "--evidence", "x")
     assert refused.code == 1 and "under way" in refused.err
+
+
+async def test_settling_and_mending_are_recorded(
+    redis: Any, budgets: Budgets, novawf: Any, tmp_path: Path
+) -> None:
+    """Each with what changed and why; what was refused leaves no record."""
+    await novawf("budget", "settle", "dead", "--usd", "0.1", "--evidence", "the bill")
+    await novawf("budget", "settle", "nobody", "--usd", "1", "--evidence", "x")
+    await redis.hset(keys.BUDGET_SPENT, "fleet|total|usd", b"\xff")
+    await novawf("budget", "repair")
+    await novawf("budget", "repair", "--yes")
+    trail = tmp_path / "home" / "audit"
+    records = [line.record for line in lines_of(trail) if line.record]
+    settled, mended = [one for one in records if one["action"].startswith("budget.")]
+    assert (settled["action"], settled["target"]) == ("budget.settle", "dead")
+    assert (settled["why"], settled["after"]["usd"]) == ("the bill", 0.1)
+    assert mended["action"] == "budget.repair"
+    assert mended["target"] == f"{keys.BUDGET_SPENT} fleet|total|usd"
+    assert mended["before"] and mended["after"]
+    assert verify(trail).ok
